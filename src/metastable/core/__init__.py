@@ -1,0 +1,1 @@
+"""Units, frames, systems, contracts, errors, replicas: what every other layer speaks in."""

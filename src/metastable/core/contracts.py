@@ -1,0 +1,60 @@
+"""The contracts: Protocols, no base classes. Everything is written for one system.
+
+Replicas come from :func:`metastable.core.replicas.replicate`, devices from sharding the replica axis.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metastable.core.frame import Frame
+
+S = TypeVar("S")
+
+
+class Potential(Protocol):
+    """The energy of a frame, kJ/mol. Forces are always minus its gradient; any function of a frame is one."""
+
+    def __call__(self, frame: Frame) -> Float[Array, ""]: ...
+
+
+class CV(Protocol):
+    """Collective variables of a frame: a vector, also where there is only one."""
+
+    def __call__(self, frame: Frame) -> Float[Array, " cvs"]: ...
+
+
+class Bias(Protocol):
+    """An energy on collective variables, kJ/mol. It is immutable and is its own state.
+
+    ``update`` takes the CVs of all walkers that share the bias and returns the bias from then on.
+    """
+
+    def __call__(self, s: Float[Array, " cvs"]) -> Float[Array, ""]: ...
+
+    def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self: ...
+
+
+class Constraint(Protocol):
+    """Puts positions (nm) and momenta (Da nm/ps) back on the constrained surface."""
+
+    def positions(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]: ...
+
+    def momenta(
+        self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]: ...
+
+
+class Sampler(Protocol[S]):
+    """A Markov chain: molecular dynamics, Monte Carlo, exchange, metadynamics."""
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> S: ...
+
+    def step(self, key: PRNGKeyArray, state: S) -> S: ...
+
+
+Observe = Callable[[Any], Any]
+"""What is recorded of a state: any pytree of arrays."""
