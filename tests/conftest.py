@@ -1,0 +1,23 @@
+"""What many tests ask for: real data where it is at hand, and double precision."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data, METASTABLE_DATA; the test is skipped where it is unset."""
+    folder = os.environ.get("METASTABLE_DATA")
+    if not folder:
+        pytest.skip("METASTABLE_DATA is not set: no real data to test against")
+    return Path(folder)
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,36 @@
+"""Imports only go down: import-linter's contracts hold, and they leave no folder out."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "metastable"
+
+
+def imports(path: Path):
+    """Modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_only_go_down(capsys):
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_every_folder_has_its_layer():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [c for c in contracts if c["type"] == "layers"]
+    named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
+    assert {f"metastable.{p.name}" for p in PACKAGE.iterdir() if list(p.glob("*.py"))} == named
+
+
+def test_nobody_imports_what_must_stay_out():
+    banned = {"torch", "jraph", "distrax", "nglview", "mlflow", "pymbar"}
+    assert not [p for p in PACKAGE.rglob("*.py") if banned & {m.split(".")[0] for m in imports(p)}]
