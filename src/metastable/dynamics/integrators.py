@@ -1,0 +1,113 @@
+"""Integrators: kick, drift and Ornstein-Uhlenbeck steps, and what they compose to.
+
+Each integrator is a :class:`~metastable.core.contracts.Sampler` that evaluates the forces once a step.
+In the names of the splittings B is a kick, A a drift and O an Ornstein-Uhlenbeck step.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metastable.core.contracts import Constraint, Potential
+from metastable.core.frame import Frame
+from metastable.core.random import normal
+from metastable.dynamics.constraints import Unconstrained
+from metastable.dynamics.state import State, force, inverse, prepare
+
+
+def kick(momenta, forces, dt):
+    """B: p + dt F."""
+    return momenta + dt * forces
+
+
+def drift(positions, momenta, masses, dt):
+    """A: x + dt p / m."""
+    return positions + dt * momenta * inverse(masses)[:, None]
+
+
+def ou(key, momenta, masses, dt, kT, friction, normal=normal):
+    """O: c p + sqrt((1 - c^2) m kT) xi with c = exp(-friction dt), exact for any dt."""
+    noise = normal(key, momenta.shape, momenta.dtype)
+    width = jnp.sqrt(masses)[:, None] * jnp.sqrt(-jnp.expm1(-2 * friction * dt) * kT)
+    return jnp.exp(-friction * dt) * momenta + width * noise
+
+
+def constrain(constraint, free, old, momenta, masses, dt):
+    """Put ``free``, the positions after a whole time step from ``old``, on the constraints.
+
+    The momenta get the impulse of the constraint forces, m (x - free) / dt.
+    """
+    positions = constraint.positions(free, old, masses)
+    return positions, momenta + masses[:, None] * (positions - free) / dt
+
+
+class VelocityVerlet(eqx.Module):
+    """Constant energy dynamics: BAB, second order, symplectic and reversible; RATTLE where constrained.
+
+    potential: kJ/mol. masses: Da, (atoms,). dt: ps. kT: kJ/mol, of the momenta that ``init`` draws.
+
+    Swope, Andersen, Berens, Wilson 1982, doi:10.1063/1.442716; Andersen 1983, doi:10.1016/0021-9991(83)90014-1.
+    """
+
+    potential: Potential
+    masses: Float[Array, " atoms"] = eqx.field(converter=jnp.asarray)
+    dt: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    constraint: Constraint = Unconstrained()
+    kT: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.0)
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
+
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        masses, dt = _as(state, self.masses, self.dt)
+        momenta = kick(state.momenta, state.forces, dt / 2)
+        free = drift(state.positions, momenta, masses, dt)
+        positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
+        frame = Frame(positions, state.frame.box)
+        forces = force(self.potential, frame)
+        momenta = kick(momenta, forces, dt / 2)
+        return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
+
+
+class Langevin(eqx.Module):
+    """Langevin dynamics by the leapfrog middle scheme, AOAB: the integrator to use.
+
+    It has the configurations of BAOAB (exact for a harmonic potential at any stable dt, second order
+    otherwise) and better momenta. A step takes the momenta of the middle of a time step: the forces that it
+    evaluates are used at once, hence a potential that changes between steps leaves nothing stale behind.
+
+    potential: kJ/mol. masses: Da, (atoms,); an atom of mass 0 does not move. dt: ps. kT: kJ/mol.
+    friction: 1/ps. normal: the generator of the noise.
+
+    Zhang, Liu, Yan, Tuckerman, Liu 2019, doi:10.1021/acs.jpca.9b02771; with constraints as OpenMM's
+    LangevinMiddleIntegrator has them.
+    """
+
+    potential: Potential
+    masses: Float[Array, " atoms"] = eqx.field(converter=jnp.asarray)
+    dt: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    kT: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    friction: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    constraint: Constraint = Unconstrained()
+    normal: Callable = eqx.field(static=True, default=normal)
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
+
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
+        free = drift(state.positions, state.momenta, masses, dt / 2)
+        momenta = ou(key, state.momenta, masses, dt, kT, friction, self.normal)
+        free = drift(free, momenta, masses, dt / 2)
+        positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
+        frame = Frame(positions, state.frame.box)
+        forces = force(self.potential, frame)
+        momenta = kick(momenta, forces, dt)
+        return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
+
+
+def _as(state: State, *values):
+    """The values in the precision of the positions."""
+    return [jnp.asarray(value, state.positions.dtype) for value in values]

@@ -1,0 +1,120 @@
+"""Many replicas of one sampler, each with its own start and, if wished, temperature and parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from metastable.core.frame import Frame
+from metastable.core.replicas import replicate
+
+LANES = 128
+"""Replicas advanced together on a CPU: enough to fill the vector units, few enough to stay in the cache."""
+
+
+def _nothing(sampler) -> Sequence[Any]:
+    return ()
+
+
+class Replicas(eqx.Module):
+    """``size`` independent copies of a one-system sampler: itself a sampler.
+
+    sampler: any sampler of one system.
+    size: how many replicas.
+    varying: picks the leaves of ``sampler`` that carry a leading replica axis, for instance
+        ``lambda s: [s.kT]`` for a ladder of temperatures. All others are common to the replicas.
+    lanes: replicas advanced together; must divide ``size``. Default: all on an accelerator, on a CPU
+        the largest divisor of ``size`` up to 128. It changes the speed, never the random numbers.
+    mesh: a one-dimensional device mesh over which the replicas are shared, or None.
+
+    Its state is the sampler's state with every array shaped (chunks, ..., lanes): what
+    :meth:`observe` gives, and :meth:`public` returns, has the replicas in front.
+    """
+
+    sampler: Any
+    size: int = eqx.field(static=True)
+    varying: Callable[[Any], Sequence[Any]] = eqx.field(static=True, default=_nothing)
+    lanes: int = eqx.field(static=True, default=0)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.size < 1:
+            raise ValueError(f"Replicas: size = {self.size} must be at least 1")
+        if self.lanes and self.size % self.lanes:
+            raise ValueError(f"Replicas: lanes = {self.lanes} must divide size = {self.size}")
+        if self.mesh is not None and self._chunks % self.mesh.size:
+            raise ValueError(
+                f"Replicas: {self._chunks} chunks of {self._width} cannot be shared by {self.mesh.size} devices; "
+                f"make size / lanes a multiple of {self.mesh.size}"
+            )
+
+    @property
+    def _width(self) -> int:
+        if self.lanes:
+            return self.lanes
+        share = self.size // self.mesh.size if self.mesh is not None and self.size % self.mesh.size == 0 else self.size
+        if jax.default_backend() != "cpu":
+            return share
+        return next(n for n in range(min(LANES, share), 0, -1) if share % n == 0)
+
+    @property
+    def _chunks(self) -> int:
+        return self.size // self._width
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> Any:
+        """Start all replicas from one frame, or each from its own where the frame has a leading replica axis."""
+        if frame.positions.ndim == 2:
+            frame = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.size, *x.shape)), frame)
+        elif frame.positions.shape[0] != self.size:
+            raise ValueError(f"Replicas: {frame.positions.shape[0]} starting frames for {self.size} replicas")
+        return self._each(lambda sampler, key, frame: sampler.init(key, frame))(self._keys(key), self.private(frame))
+
+    def step(self, key: PRNGKeyArray, state: Any) -> Any:
+        """One step of every replica; replica i uses the i-th key split from ``key``."""
+        return self._each(lambda sampler, key, state: sampler.step(key, state))(self._keys(key), state)
+
+    def observe(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Lift ``function`` of one replica's state to all: its results have the replicas in front."""
+        return lambda state: self.public(self._each(lambda _, state: function(state))(state))
+
+    def public(self, tree: Any) -> Any:
+        """From (chunks, ..., lanes) to (replicas, ...)."""
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 1).reshape(self.size, *x.shape[1:-1]), tree)
+
+    def private(self, tree: Any) -> Any:
+        """From (replicas, ...) to (chunks, ..., lanes)."""
+        shape = (self._chunks, self._width)
+        return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*shape, *x.shape[1:]), 1, -1), tree)
+
+    def _keys(self, key: PRNGKeyArray) -> Array:
+        return jax.random.split(key, (self._chunks, self._width))
+
+    def _each(self, function: Callable) -> Callable:
+        """function(sampler, *per replica) for all replicas: chunk by chunk, on each device its own chunks."""
+        chosen = eqx.tree_at(self.varying, jax.tree.map(lambda _: False, self.sampler), replace_fn=lambda _: True)
+        varying, common = eqx.partition(self.sampler, chosen)
+        varying = self.private(varying)
+
+        def chunk(arguments):
+            def one(varying, *rest):
+                return function(eqx.combine(varying, common), *rest)
+
+            return replicate(one)(*arguments)
+
+        def local(*arguments):
+            if jax.tree.leaves(arguments)[0].shape[0] == 1:  # no loop, so that XLA sees straight-line code
+                return jax.tree.map(lambda x: x[None], chunk(jax.tree.map(lambda x: x[0], arguments)))
+            return lax.map(chunk, arguments)
+
+        def everywhere(*arguments):
+            if self.mesh is None:
+                return local(varying, *arguments)
+            spec = PartitionSpec(self.mesh.axis_names[0])
+            return jax.shard_map(local, mesh=self.mesh, in_specs=spec, out_specs=spec)(varying, *arguments)
+
+        return everywhere
