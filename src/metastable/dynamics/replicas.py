@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from metastable.core.frame import Frame
@@ -30,7 +30,7 @@ class Replicas(eqx.Module):
         ``lambda s: [s.kT]`` for a ladder of temperatures. All others are common to the replicas.
     lanes: replicas advanced together; must divide ``size``. Default: all on an accelerator, on a CPU
         the largest divisor of ``size`` up to 128. It changes the speed, never the random numbers.
-    mesh: a one-dimensional device mesh over which the replicas are shared, or None.
+    devices: over how many devices the replicas are shared.
 
     Its state is the sampler's state with every array shaped (chunks, ..., lanes): what
     :meth:`observe` gives, and :meth:`public` returns, has the replicas in front.
@@ -40,24 +40,26 @@ class Replicas(eqx.Module):
     size: int = eqx.field(static=True)
     varying: Callable[[Any], Sequence[Any]] = eqx.field(static=True, default=_nothing)
     lanes: int = eqx.field(static=True, default=0)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    devices: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
         if self.size < 1:
             raise ValueError(f"Replicas: size = {self.size} must be at least 1")
         if self.lanes and self.size % self.lanes:
             raise ValueError(f"Replicas: lanes = {self.lanes} must divide size = {self.size}")
-        if self.mesh is not None and self._chunks % self.mesh.size:
+        if self.devices > jax.device_count():
+            raise ValueError(f"Replicas: devices = {self.devices}, but there are {jax.device_count()}")
+        if self._chunks % self.devices:
             raise ValueError(
-                f"Replicas: {self._chunks} chunks of {self._width} cannot be shared by {self.mesh.size} devices; "
-                f"make size / lanes a multiple of {self.mesh.size}"
+                f"Replicas: {self._chunks} chunks of {self._width} replicas cannot be shared by {self.devices} devices; "
+                f"make size / lanes a multiple of {self.devices}"
             )
 
     @property
     def _width(self) -> int:
         if self.lanes:
             return self.lanes
-        share = self.size // self.mesh.size if self.mesh is not None and self.size % self.mesh.size == 0 else self.size
+        share = self.size // self.devices if self.size % self.devices == 0 else self.size
         if jax.default_backend() != "cpu":
             return share
         return next(n for n in range(min(LANES, share), 0, -1) if share % n == 0)
@@ -96,7 +98,8 @@ class Replicas(eqx.Module):
 
     def _each(self, function: Callable) -> Callable:
         """function(sampler, *per replica) for all replicas: chunk by chunk, on each device its own chunks."""
-        chosen = eqx.tree_at(self.varying, jax.tree.map(lambda _: False, self.sampler), replace_fn=lambda _: True)
+        none = jax.tree.map(lambda _: False, self.sampler)
+        chosen = eqx.tree_at(self.varying, none, replace_fn=lambda _: True) if self.varying is not _nothing else none
         varying, common = eqx.partition(self.sampler, chosen)
         varying = self.private(varying)
 
@@ -112,9 +115,13 @@ class Replicas(eqx.Module):
             return lax.map(chunk, arguments)
 
         def everywhere(*arguments):
-            if self.mesh is None:
+            if self.devices == 1:
                 return local(varying, *arguments)
-            spec = PartitionSpec(self.mesh.axis_names[0])
-            return jax.shard_map(local, mesh=self.mesh, in_specs=spec, out_specs=spec)(varying, *arguments)
+            mesh = jax.make_mesh(
+                (self.devices,), ("replicas",), axis_types=(AxisType.Auto,), devices=jax.devices()[: self.devices]
+            )
+            spec = PartitionSpec("replicas")
+            shared = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+            return shared(varying, *arguments)
 
         return everywhere
