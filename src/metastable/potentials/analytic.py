@@ -1,0 +1,119 @@
+"""Energies with a hand-written gradient beside them, and the sum of forces on atoms without a scatter."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+DENSE_LIMIT = 1 << 15
+"""atoms * contributions up to which forces are added by a product with the dense incidence matrix."""
+
+
+class Index:
+    """Atom indices that never change: a host array, hashable, so that it is part of a program and not its input.
+
+    An equinox field that holds one is static: kernels may build tables from it while they are traced.
+    """
+
+    def __init__(self, index, columns: int | None = None):
+        array = np.array(index, np.int32)
+        self.array = array.reshape(-1, columns) if columns else array
+        self.array.setflags(write=False)
+        self._hash = hash((self.array.shape, self.array.tobytes()))
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        return self is other or (isinstance(other, Index) and np.array_equal(self.array, other.array))
+
+    def __repr__(self) -> str:
+        return f"Index{self.array.shape}"
+
+
+def cast(parameters: Any, dtype) -> Any:
+    """The floating leaves of a tree in the precision of the positions; the others as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, parameters
+    )
+
+
+def with_gradient(
+    energy: Callable[[Any, Any], Any], gradient: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Float[Array, ""]]:
+    """Join ``energy(positions, parameters)`` with a kernel for its gradient in the positions.
+
+    The result is the plain energy; its derivative along (dx, dp) is
+
+        dE = gradient(x, p) . dx + (dE/dp) dp,
+
+    the second part from the plain energy, and only for the parameters that vary. Forward and reverse mode
+    work, and so do higher orders: derivatives of forces are derivatives of the kernel, exact in the
+    parameters too, as long as the kernel is the gradient of the energy.
+
+    energy: kJ/mol. gradient: kJ/mol/nm, (atoms, 3), in plain jax operations.
+    """
+
+    @jax.custom_jvp
+    def joined(positions, parameters):
+        return energy(positions, parameters)
+
+    def jvp(primals, tangents):
+        (positions, parameters), (along, varying) = primals, tangents
+        value = joined(positions, parameters)
+        change = jnp.zeros_like(value)
+        if not isinstance(along, SymbolicZero):
+            change += jnp.vdot(gradient(positions, parameters), along)
+        leaves, tree = jax.tree.flatten(parameters)
+        rates = jax.tree.leaves(varying, is_leaf=lambda x: isinstance(x, SymbolicZero))
+        moving = [i for i, rate in enumerate(rates) if not isinstance(rate, SymbolicZero)]
+        if moving:
+
+            def of_moving(*values):
+                full = list(leaves)
+                for i, value in zip(moving, values, strict=True):
+                    full[i] = value
+                return energy(positions, jax.tree.unflatten(tree, full))
+
+            change += jax.jvp(of_moving, [leaves[i] for i in moving], [rates[i] for i in moving])[1]
+        return value, change
+
+    joined.defjvp(jvp, symbolic_zeros=True)
+    return joined
+
+
+def accumulate(
+    contributions: Float[Array, "terms k 3"], index: Index | np.ndarray, atoms: int
+) -> Float[Array, "atoms 3"]:
+    """Add the contribution of each term to each of its k atoms: out[a] = sum over index[t, i] == a of c[t, i].
+
+    index: (terms, k), known on the host. A dense incidence product where atoms and terms are few, else a
+    gather through a padded table of who contributes to whom, and a sum: there is no scatter, which is slow.
+    """
+    flat = np.asarray(index).reshape(-1)
+    rows = contributions.reshape(len(flat), *contributions.shape[2:])
+    if atoms * len(flat) <= DENSE_LIMIT:
+        incidence = jnp.asarray(np.arange(atoms)[:, None] == flat, contributions.dtype)
+        return jnp.einsum("ac,cd->ad", incidence, rows, precision=jax.lax.Precision.HIGHEST)
+    padded = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])
+    return padded[_contributors(flat, atoms)].sum(1)
+
+
+def _contributors(flat: np.ndarray, atoms: int) -> np.ndarray:
+    """For each atom the rows that contribute to it, filled up with the number of rows, (atoms, most)."""
+    order = np.argsort(flat, kind="stable")
+    counts = np.bincount(flat, minlength=atoms)
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((atoms, max(1, counts.max(initial=0))), len(flat), np.int32)
+    table[flat[order], place] = order
+    return table

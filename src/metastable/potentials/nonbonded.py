@@ -1,0 +1,130 @@
+"""Lennard-Jones and Coulomb between all pairs of atoms, without a cutoff and without a box.
+
+Parameters are kept an atom (or a type), so that a derivative in the charge of an atom means what it says;
+:meth:`Nonbonded.pairs` combines them into matrices over all pairs of atoms, which is all that a kernel needs.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metastable.core.frame import Frame
+from metastable.core.units import coulomb
+from metastable.potentials.analytic import Index, cast
+
+
+class PairMatrices(NamedTuple):
+    """E_ij = charge / r + repulsion / r^12 - dispersion / r^6; symmetric, zero on the diagonal.
+
+    charge: kJ nm/mol, 1/(4 pi epsilon0) included. repulsion: kJ nm^12/mol. dispersion: kJ nm^6/mol.
+    """
+
+    charge: Float[Array, "atoms atoms"]
+    repulsion: Float[Array, "atoms atoms"]
+    dispersion: Float[Array, "atoms atoms"]
+
+
+class Combined(eqx.Module):
+    """Lennard-Jones from atoms by Lorentz and Berthelot: sigma_ij arithmetic, epsilon_ij geometric mean.
+
+    sigma: nm. epsilon: kJ/mol.
+    """
+
+    sigma: Float[Array, " atoms"]
+    epsilon: Float[Array, " atoms"]
+
+    def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
+        """Repulsion 4 epsilon sigma^12 and dispersion 4 epsilon sigma^6 of all pairs."""
+        root = _root(self.epsilon)
+        sigma = 0.5 * (self.sigma[:, None] + self.sigma[None, :])
+        return _coefficients(sigma, root[:, None] * root[None, :])
+
+
+class Geometric(eqx.Module):
+    """Lennard-Jones whose coefficients are products of one number an atom (GROMACS' rules 1 and 3).
+
+    repulsion: square root of the coefficient of r^-12 of an atom with itself. dispersion: of r^-6.
+    """
+
+    repulsion: Float[Array, " atoms"]
+    dispersion: Float[Array, " atoms"]
+
+    def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
+        """Repulsion and dispersion of all pairs."""
+        return (self.repulsion[:, None] * self.repulsion, self.dispersion[:, None] * self.dispersion)
+
+
+class Tabulated(eqx.Module):
+    """Lennard-Jones from a table over pairs of types, as CHARMM's NBFIX needs it.
+
+    types: the type of each atom, (atoms,). repulsion, dispersion: coefficients of r^-12 and r^-6, (types, types).
+    """
+
+    types: Index = eqx.field(static=True)
+    repulsion: Float[Array, "types types"]
+    dispersion: Float[Array, "types types"]
+
+    def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
+        """Repulsion and dispersion of all pairs."""
+        t = np.asarray(self.types)
+        return self.repulsion[t][:, t], self.dispersion[t][:, t]
+
+
+class Exceptions(eqx.Module):
+    """Pairs with parameters of their own in place of the combined ones: excluded (all zero) and 1-4 pairs.
+
+    index: (pairs, 2). charges: products of charges, e^2. sigma: nm. epsilon: kJ/mol.
+    """
+
+    index: Index = eqx.field(static=True)
+    charges: Float[Array, " pairs"]
+    sigma: Float[Array, " pairs"]
+    epsilon: Float[Array, " pairs"]
+
+
+class Nonbonded(eqx.Module):
+    """E = sum over pairs of q_i q_j / (4 pi epsilon0 r) + 4 epsilon ((sigma/r)^12 - (sigma/r)^6).
+
+    charges: e. lennard_jones: how pairs get their coefficients. exceptions: the pairs that are different.
+    """
+
+    charges: Float[Array, " atoms"]
+    lennard_jones: Combined | Geometric | Tabulated
+    exceptions: Exceptions
+
+    def __call__(self, frame: Frame) -> Float[Array, ""]:
+        return pairs_energy(frame.positions, cast(self, frame.positions.dtype).pairs())
+
+    def pairs(self) -> PairMatrices:
+        """The parameters of all pairs of atoms, exceptions put in. Depends on no position."""
+        special, (i, j) = self.exceptions, np.asarray(self.exceptions.index).T
+        both, swapped = np.concatenate([i, j]), np.concatenate([j, i])
+        own = (coulomb * special.charges, *_coefficients(special.sigma, special.epsilon))
+        combined = (coulomb * self.charges[:, None] * self.charges, *self.lennard_jones.coefficients())
+        apart = 1 - np.eye(len(self.charges))
+        return PairMatrices(*(
+            jnp.asarray(c * apart.astype(c.dtype)).at[both, swapped].set(jnp.concatenate([o, o]))
+            for c, o in zip(combined, own, strict=True)
+        ))  # fmt: skip
+
+
+def pairs_energy(positions: Float[Array, "atoms 3"], pairs: PairMatrices) -> Float[Array, ""]:
+    """Plain energy of all pairs, kJ/mol: every pair twice and halved, the diagonal kept away from r = 0."""
+    d = positions[:, None, :] - positions[None, :, :]
+    inverse2 = 1 / (jnp.sum(d * d, axis=-1) + np.eye(len(positions), dtype=positions.dtype))
+    inverse6 = inverse2**3
+    energy = pairs.charge * jnp.sqrt(inverse2) + (pairs.repulsion * inverse6 - pairs.dispersion) * inverse6
+    return 0.5 * jnp.sum(energy)
+
+
+def _coefficients(sigma, epsilon):
+    sigma6 = sigma**6
+    return 4 * epsilon * sigma6**2, 4 * epsilon * sigma6
+
+
+def _root(x):
+    """Square root with derivative 0 at 0, where many hydrogens are: the true one is infinite, and its product NaN."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
