@@ -7,6 +7,8 @@ import numpy as np
 from metastable.core.contracts import Potential
 from metastable.core.errors import InputError, Problem
 from metastable.io.expressions import first_match, match
+from metastable.io.solvent import custom_born, native_born
+from metastable.io.tables import Unsupported, number, table_values
 from metastable.potentials.analytic import Index
 from metastable.potentials.bonded import (
     HarmonicAngles,
@@ -33,10 +35,6 @@ _LENNARD_JONES = {
     "geometric": "A1*A2/r^12-C1*C2/r^6",
 }
 _LENNARD_JONES_14 = {"sigma": "{four}*epsilon*((sigma/r)^12-(sigma/r)^6)", "coefficients": "-C/r^6+A/r^12"}
-
-
-class Unsupported(ValueError):
-    """A force, or an option of it, for which there is no potential here."""
 
 
 def terms(system: Any) -> dict[str, Potential]:
@@ -114,7 +112,7 @@ def _convert(force: Any, kind: str) -> tuple[str, Potential]:
 def _rows(force: Any, what: str, atoms: int) -> tuple[Index, np.ndarray]:
     """Atoms and the parameters, in OpenMM's units, of all the bonds, angles or torsions of a force."""
     count = getattr(force, f"getNum{what}s")()
-    rows = [[_number(x) for x in _flat(getattr(force, f"get{what}Parameters")(i))] for i in range(count)]
+    rows = [[number(x) for x in _flat(getattr(force, f"get{what}Parameters")(i))] for i in range(count)]
     width = len(rows[0]) if rows else atoms
     table = np.array(rows, float).reshape(count, width)
     return Index(table[:, :atoms], atoms), table[:, atoms:]
@@ -122,13 +120,6 @@ def _rows(force: Any, what: str, atoms: int) -> tuple[Index, np.ndarray]:
 
 def _flat(row: Any) -> list[Any]:
     return [y for x in row for y in (x if isinstance(x, tuple) else (x,))]
-
-
-def _number(x: Any) -> float:
-    """A plain number in nm, ps, kJ/mol, e, rad."""
-    from openmm import unit
-
-    return float(x.value_in_unit_system(unit.md_unit_system)) if unit.is_quantity(x) else float(x)
 
 
 def _bonds(force):
@@ -171,7 +162,7 @@ def _maps(force):
     tables = []
     for i in range(force.getNumMaps()):
         size, energy = force.getMapParameters(i)
-        tables.append(np.array([_number(x) for x in energy]).reshape(size, size).T)  # OpenMM's runs along phi first
+        tables.append(np.array([number(x) for x in energy]).reshape(size, size).T)  # OpenMM's runs along phi first
     if len({len(t) for t in tables}) > 1:
         raise Unsupported("has maps of different sizes: give them in forces of their own")
     rows = np.array([force.getTorsionParameters(i) for i in range(force.getNumTorsions())], int).reshape(-1, 9)
@@ -185,6 +176,8 @@ _CONVERSIONS = {
     "RBTorsionForce": ("ryckaert_bellemans", _ryckaert_bellemans),
     "CustomTorsionForce": ("impropers", _custom_torsions),
     "CMAPTorsionForce": ("cmap", _maps),
+    "GBSAOBCForce": ("solvent", native_born),
+    "CustomGBForce": ("solvent", custom_born),
 }
 _SUPPORTED = (*_CONVERSIONS, "NonbondedForce", "CustomNonbondedForce", "CustomBondForce")
 
@@ -216,9 +209,9 @@ def _nonbonded_role(force: Any, kind: str) -> str | None:
 def _nonbonded(electrostatics: Any = None, lennard_jones: Any = None, pairs_14: Any = None) -> Nonbonded:
     if electrostatics is None:
         raise Unsupported("is missing: Lennard-Jones by a custom force is supported only beside a NonbondedForce")
-    atoms = np.array([[_number(x) for x in electrostatics.getParticleParameters(i)]
+    atoms = np.array([[number(x) for x in electrostatics.getParticleParameters(i)]
                       for i in range(electrostatics.getNumParticles())])  # fmt: skip
-    rows = np.array([[_number(x) for x in electrostatics.getExceptionParameters(i)]
+    rows = np.array([[number(x) for x in electrostatics.getExceptionParameters(i)]
                      for i in range(electrostatics.getNumExceptions())], float).reshape(-1, 5)  # fmt: skip
     pairs, charges, sigma, epsilon = rows[:, :2].astype(int), *(np.array(c) for c in rows[:, 2:].T)
     place = {frozenset(p): n for n, p in enumerate(pairs.tolist())}
@@ -250,16 +243,8 @@ def _table(force: Any) -> Tabulated | Geometric:
         return Geometric(np.array(columns["A"]), np.array(columns["C"]))
     tables = {force.getTabulatedFunctionName(i): force.getTabulatedFunction(i)
               for i in range(force.getNumTabulatedFunctions())}  # fmt: skip
-    a, b = (_table_values(tables[name]) for name in ("acoef", "bcoef"))
+    a, b = (table_values(tables[name]) for name in ("acoef", "bcoef"))
     return Tabulated(Index(columns["type"]), a**2 if form == "squared" else a, b)
-
-
-def _table_values(function: Any) -> np.ndarray:
-    """values[x, y] of a Discrete2DFunction."""
-    if type(function).__name__ != "Discrete2DFunction":
-        raise Unsupported(f"has a {type(function).__name__} where a Discrete2DFunction is expected")
-    columns, rows, values = function.getFunctionParameters()
-    return np.array(values).reshape(rows, columns).T.copy()
 
 
 def _pairs_14(force: Any):
