@@ -16,13 +16,15 @@ doi:10.1021/ct3010485 (GBn2); Schaefer, Bartels and Karplus 1998, doi:10.1006/jm
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
 from metastable.core.units import coulomb
-from metastable.potentials.analytic import Index, cast
+from metastable.potentials.analytic import Index, cast, with_gradient
+from metastable.potentials.sweep import sweep
 
 
 class Rescaling(eqx.Module):
@@ -73,7 +75,7 @@ class GeneralizedBorn(eqx.Module):
     inside: bool = eqx.field(static=True, default=False)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
-        return solvation_energy(frame.positions, self)
+        return _solvation(frame.positions, self)
 
 
 def solvation_energy(positions: Float[Array, "atoms 3"], solvent: GeneralizedBorn) -> Float[Array, ""]:
@@ -84,12 +86,23 @@ def solvation_energy(positions: Float[Array, "atoms 3"], solvent: GeneralizedBor
     born = born_radii(r2, p)
     product = born[:, None] * born
     f = jnp.sqrt(r2 + product * jnp.exp(-r2 / (4 * product)))
+    apart = 1 - np.eye(len(born), dtype=born.dtype)
+    pairs = 0.5 * jnp.sum(apart * p.charges[:, None] * p.charges * _screened(f, p)[0])
+    return pairs + jnp.sum(_own_energies(born, p))
+
+
+def _screened(f, p):
+    """-(1/eps_in - exp(-kappa f)/eps_out) / (4 pi epsilon0 f), energy of two unit charges, and its derivative in f."""
     screening = 1 / p.solvent if p.kappa is None else jnp.exp(-p.kappa * f) / p.solvent
-    charges = p.charges[:, None] * p.charges
-    energy = -0.5 * p.coulomb * jnp.sum((1 / p.solute - screening) * charges / f)
-    if p.tension is not None:
-        energy += p.tension * jnp.sum((p.radii + p.probe) ** 2 * (p.radii / born) ** 6)
-    return energy
+    value = p.coulomb * (screening - 1 / p.solute) / f
+    slope = -value / f if p.kappa is None else -(value + p.coulomb * p.kappa * screening) / f
+    return value, slope
+
+
+def _own_energies(born, p):
+    """What each atom adds by itself: the self energy, and its surface."""
+    own = 0.5 * p.charges**2 * _screened(born, p)[0]
+    return own if p.tension is None else own + p.tension * (p.radii + p.probe) ** 2 * (p.radii / born) ** 6
 
 
 def born_radii(r2: Float[Array, "atoms atoms"], p: GeneralizedBorn) -> Float[Array, " atoms"]:
@@ -99,8 +112,13 @@ def born_radii(r2: Float[Array, "atoms atoms"], p: GeneralizedBorn) -> Float[Arr
     rho = p.radii - p.offset
     pairs = _overlap(r, rho[:, None], (p.scales * rho)[None, :], p.inside)
     if p.neck is not None:
-        pairs += _necks(r, p.radii[:, None] + p.radii, p.neck)
-    integral = jnp.sum(jnp.where(itself, 0, pairs), axis=1)
+        pairs += _neck(r, *_neck_tables(p), p.neck.scale)
+    return _radii(jnp.sum(jnp.where(itself, 0, pairs), axis=1), p)
+
+
+def _radii(integral, p):
+    """Born radii from the integrals, nm."""
+    rho = p.radii - p.offset
     if p.rescaling is None:
         return 1 / (1 / rho - integral)
     c, psi = p.rescaling, rho * integral
@@ -118,7 +136,75 @@ def _overlap(r, rho, s, inside):
     return value + jnp.where(rho < s - r, 1 / rho - 1 / L, 0) if inside else value
 
 
-def _necks(r, contact, neck):
-    t = np.asarray(neck.types)
-    x2 = (r - neck.distance[t][:, t]) ** 2
-    return jnp.where(r < contact + neck.cut, neck.scale * neck.depth[t][:, t] / (1 + 100 * x2 + 3e5 * x2**3), 0)
+def _neck(r, distance, depth, reach, scale):
+    x2 = (r - distance) ** 2
+    return jnp.where(r < reach, scale * depth / (1 + 100 * x2 + 3e5 * x2**3), 0)
+
+
+def _neck_tables(p):
+    """Distance, depth and reach of the necks of all pairs, (atoms, atoms); a row is an atom's own integral."""
+    t = np.asarray(p.neck.types)
+    return p.neck.distance[t][:, t], p.neck.depth[t][:, t], p.radii[:, None] + p.radii + p.neck.cut
+
+
+def solvation_gradient(positions: Float[Array, "atoms 3"], solvent: GeneralizedBorn) -> Float[Array, "atoms 3"]:
+    """Three sweeps over the pairs: the integrals; the energy, in r and in B; the integrals again, in r.
+
+    dE/dx = dE/dx at constant B + sum over i of (dE/dB_i) (dB_i/dI_i) dI_i/dx.
+    """
+    p = cast(solvent, positions.dtype)
+    rho = p.radii - p.offset
+    spheres, necks = (rho, p.scales * rho), ()
+    if p.neck is not None:
+        distance, depth, reach = _neck_tables(p)
+        necks = (distance, depth, distance.T, depth.T, reach)
+
+    def integrals(r2, first, second, necks):
+        r = jnp.sqrt(r2)
+        mine, yours = _overlap(r, first[0], second[1], p.inside), _overlap(r, second[0], first[1], p.inside)
+        if necks:
+            mine += _neck(r, *necks[:2], necks[4], p.neck.scale)
+            yours += _neck(r, *necks[2:4], necks[4], p.neck.scale)
+        return None, [mine], [yours]
+
+    def energy(r2, first, second, _):
+        product = first[0] * second[0]
+        decay = jnp.exp(-r2 / (4 * product))
+        f = jnp.sqrt(r2 + product * decay)
+        slope = first[1] * second[1] * _screened(f, p)[1] / (2 * f)  # dE/df^2
+        in_product = slope * decay * (1 + r2 / (4 * product))
+        return 2 * r2 * slope * (1 - decay / 4), [in_product * second[0]], [in_product * first[0]]
+
+    def chain(r2, first, second, necks):
+        r = jnp.sqrt(r2)
+        mine = _overlap_virial(r, first[0], second[1], p.inside)
+        yours = _overlap_virial(r, second[0], first[1], p.inside)
+        if necks:
+            mine += _neck_virial(r, *necks[:2], necks[4], p.neck.scale)
+            yours += _neck_virial(r, *necks[2:4], necks[4], p.neck.scale)
+        return first[2] * mine + second[2] * yours, (), ()
+
+    (integral,) = sweep(integrals, positions, spheres, necks, sums=1, gradient=False)[1]
+    born, per_integral = jax.jvp(lambda x: _radii(x, p), (integral,), (jnp.ones_like(integral),))
+    direct, (in_born,) = sweep(energy, positions, (born, p.charges), sums=1)
+    in_born += jax.jvp(lambda x: _own_energies(x, p), (born,), (jnp.ones_like(born),))[1]
+    indirect, _ = sweep(chain, positions, (*spheres, in_born * per_integral), necks)
+    return direct + indirect
+
+
+def _overlap_virial(r, rho, s, inside):
+    """r dH/dr. H does not change with L and U where these change with r, but for L of a sphere that reaches past
+    the far side of atom i (s - r > rho), whose 1/L^2 the term for atoms inside takes away again.
+    """
+    L = jnp.maximum(rho, jnp.abs(r - s))
+    U = jnp.where(r + s > rho, r + s, L)
+    one_L, one_U = 1 / L, 1 / U
+    slope = 0.125 * (r + s * s / r) * (one_U**2 - one_L**2) - 0.25 * jnp.log(L * one_U) / r
+    return slope if inside else slope + jnp.where(s - r > rho, r * one_L**2, 0)
+
+
+def _neck_virial(r, distance, depth, reach, scale):
+    return r * jax.jvp(lambda r: _neck(r, distance, depth, reach, scale), (r,), (jnp.ones_like(r),))[1]
+
+
+_solvation = with_gradient(solvation_energy, solvation_gradient)

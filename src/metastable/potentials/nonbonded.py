@@ -9,11 +9,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
 from metastable.core.units import coulomb
-from metastable.potentials.analytic import Index, cast
+from metastable.potentials.analytic import Index, cast, with_gradient
+from metastable.potentials.sweep import sweep
 
 
 class PairMatrices(NamedTuple):
@@ -96,7 +98,7 @@ class Nonbonded(eqx.Module):
     exceptions: Exceptions
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
-        return pairs_energy(frame.positions, cast(self, frame.positions.dtype).pairs())
+        return _nonbonded(frame.positions, cast(self, frame.positions.dtype).pairs())
 
     def pairs(self) -> PairMatrices:
         """The parameters of all pairs of atoms, exceptions put in. Depends on no position."""
@@ -118,6 +120,21 @@ def pairs_energy(positions: Float[Array, "atoms 3"], pairs: PairMatrices) -> Flo
     inverse6 = inverse2**3
     energy = pairs.charge * jnp.sqrt(inverse2) + (pairs.repulsion * inverse6 - pairs.dispersion) * inverse6
     return 0.5 * jnp.sum(energy)
+
+
+def pairs_gradient(positions: Float[Array, "atoms 3"], pairs: PairMatrices) -> Float[Array, "atoms 3"]:
+    """Each pair once: r dE/dr = -charge/r - 12 repulsion/r^12 + 6 dispersion/r^6."""
+
+    def virial(r2, _first, _second, of_pair):
+        charge, repulsion, dispersion = of_pair
+        inverse = lax.rsqrt(r2)
+        inverse6 = (inverse * inverse) ** 3
+        return (dispersion - repulsion * inverse6) * inverse6 - charge * inverse, (), ()
+
+    return sweep(virial, positions, (), (pairs.charge, 12 * pairs.repulsion, 6 * pairs.dispersion))[0]
+
+
+_nonbonded = with_gradient(pairs_energy, pairs_gradient)
 
 
 def _coefficients(sigma, epsilon):
