@@ -1,0 +1,81 @@
+"""The shortest image of a vector in a periodic box of any shape.
+
+Products are written out: the matrix units of a GPU would round them to a few digits.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+_NEIGHBOURS = np.array([(i, j, k) for i in (0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)])
+_SWEEPS = 50
+
+
+def minimum_image(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"] | None) -> Float[Array, "*n 3"]:
+    """The shortest periodic image of each vector, nm; the vector itself where there is no box.
+
+    box: nm, rows are its vectors; it may be triclinic and need not be reduced. The derivatives are those of the
+    image chosen, also with respect to the box.
+    """
+    if box is None:
+        return delta
+    box = reduced(box)
+    return delta - lattice_vectors(nearest_images(delta, box), box)
+
+
+def reduced(box: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    """Three shortest vectors of the lattice of a box: its Minkowski reduction, as Semaev (2001),
+    doi:10.1007/3-540-44670-2_13, has it. Each vector is shortened by whole multiples of the others, until none can be.
+    """
+
+    def sweep(state):
+        rows, _, count = state
+        new = list(rows)
+        for i in range(3):
+            new[i] = _shortened(new[i], new[(i + 1) % 3], new[(i + 2) % 3])
+        return tuple(new), jnp.any(jnp.stack(new)[:, 3:] != jnp.stack(rows)[:, 3:]), count + 1
+
+    marked = jnp.concatenate([lax.stop_gradient(box), jnp.eye(3, dtype=box.dtype)], 1)  # each vector, and what it is of
+    start = tuple(marked[i] for i in range(3)), jnp.asarray(True), jnp.asarray(0)
+    rows, _, _ = lax.while_loop(lambda state: state[1] & (state[2] < _SWEEPS), sweep, start)
+    return lattice_vectors(jnp.stack(rows)[:, 3:], box)
+
+
+def _shortened(row, *others):
+    for other in others:
+        row = row - jnp.round(_dot(row, other) / _dot(other, other)) * other
+    for i in (-1, 1):
+        for j in (-1, 1):
+            trial = row + i * others[0] + j * others[1]
+            row = jnp.where(_dot(trial, trial) < (1 - 1e-5) * _dot(row, row), trial, row)
+    return row
+
+
+def _dot(u, v):
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+
+
+def nearest_images(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Float[Array, "*n 3"]:
+    """How many of each vector of a reduced box to take off for the shortest image. It has no derivatives."""
+    delta, box = lax.stop_gradient((delta, box))
+    normals = jnp.stack([cross(box[1], box[2]), cross(box[2], box[0]), cross(box[0], box[1])])
+    images = jnp.round(jnp.sum(delta[..., None, :] * normals, -1) / jnp.sum(box[0] * normals[0]))
+    rest = delta - lattice_vectors(images, box)
+    steps = jnp.asarray(_NEIGHBOURS, delta.dtype)
+    shifts = lattice_vectors(steps, box)
+    along = jnp.sum(rest[..., None, :] * shifts, -1)
+    gain = 2 * jnp.abs(along) - jnp.sum(shifts**2, -1)  # how much shorter rest - shift or rest + shift is, squared
+    best = (jnp.arange(len(steps)) == jnp.argmax(gain, -1)[..., None]) & (gain > 0)
+    return images + jnp.sum((jnp.sign(along) * best)[..., None] * steps, -2)
+
+
+def lattice_vectors(images: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Float[Array, "*n 3"]:
+    """So many of each box vector, nm."""
+    return images[..., :1] * box[0] + images[..., 1:2] * box[1] + images[..., 2:] * box[2]
+
+
+def cross(u: Float[Array, "*n 3"], v: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    """The vector product along the last axis."""
+    (a, b, c), (d, e, f) = ([w[..., i] for i in range(3)] for w in (u, v))
+    return jnp.stack([b * f - c * e, c * d - a * f, a * e - b * d], -1)
