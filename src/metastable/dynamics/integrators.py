@@ -14,7 +14,7 @@ from metastable.core.contracts import Constraint, Potential
 from metastable.core.frame import Frame
 from metastable.core.random import normal
 from metastable.dynamics.constraints import Unconstrained
-from metastable.dynamics.state import State, force, inverse, prepare
+from metastable.dynamics.state import State, force, inverse, maxwell_boltzmann, prepare
 
 
 def kick(momenta, forces, dt):
@@ -106,6 +106,75 @@ class Langevin(eqx.Module):
         forces = force(self.potential, frame)
         momenta = kick(momenta, forces, dt)
         return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
+
+
+class BAOAB(eqx.Module):
+    """Langevin dynamics by the BAOAB splitting, with the configurations of :class:`Langevin`.
+
+    Unlike there, the momenta that a step gives belong to the same time as the positions, at the price of an error
+    of second order in their distribution and, with constraints, of one more projection.
+
+    The arguments are those of :class:`Langevin`.
+
+    Leimkuhler, Matthews 2013, doi:10.1063/1.4802990, and 2016, doi:10.1098/rspa.2016.0138, with constraints
+    (one O step between two half drifts, as there).
+    """
+
+    potential: Potential
+    masses: Float[Array, " atoms"] = eqx.field(converter=jnp.asarray)
+    dt: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    kT: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    friction: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    constraint: Constraint = Unconstrained()
+    normal: Callable = eqx.field(static=True, default=normal)
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
+
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
+        momenta = kick(state.momenta, state.forces, dt / 2)
+        momenta = self.constraint.momenta(momenta, state.frame, masses)
+        free = drift(state.positions, momenta, masses, dt / 2)
+        momenta = ou(key, momenta, masses, dt, kT, friction, self.normal)
+        free = drift(free, momenta, masses, dt / 2)
+        positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
+        frame = Frame(positions, state.frame.box)
+        forces = force(self.potential, frame)
+        momenta = kick(momenta, forces, dt / 2)
+        return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
+
+
+class Overdamped(eqx.Module):
+    """Brownian dynamics, dx = F / (friction m) dt + sqrt(2 kT / (friction m)) dW: the limit of BAOAB for large friction.
+
+    x' = x + h F / (friction m) + sqrt(h / (2 friction)) (p + p') / m, where p' are fresh Maxwell-Boltzmann momenta and
+    p those of the step before. Its configurations are of second order in h = dt (Euler-Maruyama's of first) and exact
+    for a harmonic potential; its trajectories are of first weak order. The momenta of a state are the noise.
+
+    potential: kJ/mol. masses: Da, (atoms,). dt: ps. kT: kJ/mol. friction: 1/ps; the diffusion constant of an atom is
+    kT / (friction m), nm^2/ps. normal: the generator of the noise.
+
+    Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010.
+    """
+
+    potential: Potential
+    masses: Float[Array, " atoms"] = eqx.field(converter=jnp.asarray)
+    dt: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    kT: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    friction: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    normal: Callable = eqx.field(static=True, default=normal)
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        return prepare(key, self.potential, frame, self.masses, self.kT, Unconstrained())
+
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
+        momenta = maxwell_boltzmann(key, masses, kT, self.normal)
+        positions = drift(state.positions, state.forces, masses, dt / friction)
+        positions = drift(positions, state.momenta + momenta, masses, jnp.sqrt(dt / (2 * friction)))
+        frame = Frame(positions, state.frame.box)
+        return State(frame, momenta, force(self.potential, frame))
 
 
 def _as(state: State, *values):
