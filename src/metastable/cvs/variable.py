@@ -89,7 +89,10 @@ class Variable(eqx.Module):
 class Constant(Variable):
     """The same number for every frame: what ``2`` becomes in ``2 * psi``."""
 
-    value: float = eqx.field(static=True, converter=float)
+    value: float = eqx.field(static=True)
+
+    def __init__(self, value: float):
+        self.value = float(value)
 
     @property
     def components(self):

@@ -172,5 +172,5 @@ def _periods(periods, size: int) -> Periods | None:
         return None
     periods = tuple(periods)
     if len(periods) != size:
-        raise ValueError(f"{len(periods)} periods for a bias on {size} CVs: give one for each, None where there is none")
+        raise ValueError(f"{len(periods)} periods for a bias on {size} CVs: give one for each, None for none")
     return periods
