@@ -7,8 +7,9 @@ at the first broadcast, which costs a small molecule a third to a half of its sp
 
 How: the function is traced once, for one system, and the trace is evaluated again with every traced
 array carrying one more, last, axis. Operations that do not care about a trailing axis are simply
-applied; for the others a rule below adds the axis to their parameters; what has no rule is left to
-``jax.vmap`` with the axis last, which is always right and only slower.
+applied; for the others a rule in :mod:`metastable.core.trailing` adds the axis to their parameters; what
+has no rule is left to ``jax.vmap`` with the axis last, which is always right and only slower. Control
+flow, and functions that bring a derivative of their own, are lifted here, as what they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,20 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-_ELEMENTWISE = frozenset(
-    """abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp conj convert_element_type copy copy_p
-    cos cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma digamma log
-    log1p logistic lt max min mul ne neg nextafter not or population_count pow real reduce_precision rem round
-    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient
-    sub tan tanh xor add_any erf_inv optimization_barrier bessel_i0e bessel_i1e igamma clz""".split()
-)
-_LEADING_AXES = frozenset(  # their axis parameters count from the front: a trailing axis changes nothing
-    """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin cumsum cumprod
-    cummax cummin cumlogsumexp rev squeeze sort concatenate""".split()
-)
+from metastable.core.trailing import operate, with_axis
 
 
 def replicate(function: Callable, *, shared: Sequence[int] = ()) -> Callable:
@@ -41,15 +33,16 @@ def replicate(function: Callable, *, shared: Sequence[int] = ()) -> Callable:
 
     def lifted(*arguments):
         leaves, tree = jax.tree.flatten(arguments)
+        leaves = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in leaves]
         batched = [i not in shared for i, a in enumerate(arguments) for _ in jax.tree.leaves(a)]
-        sizes = {leaf.shape[-1] for leaf, b in zip(leaves, batched, strict=True) if b}
-        if len(sizes) != 1:
-            raise ValueError(f"replicate: the last axes must agree and there must be one, not {sorted(sizes)}")
-        one = [
-            jax.ShapeDtypeStruct(jnp.shape(x)[:-1] if b else jnp.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)
-                                 if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else x.dtype)
-            for x, b in zip(map(_as_array, leaves), batched, strict=True)
-        ]  # fmt: skip
+        sizes = {jnp.shape(x)[-1:] for x, b in zip(leaves, batched, strict=True) if b}
+        if len(sizes) != 1 or () in sizes:
+            raise ValueError(
+                f"replicate: the last axes must agree and there must be one, not {sorted(sizes)}; "
+                "an argument that all replicas have in common must be named in shared"
+            )
+        ((size,),) = sizes
+        one = [_without_axis(jax.typeof(x), b) for x, b in zip(leaves, batched, strict=True)]
         result_tree = None
 
         def flat(*xs):
@@ -58,9 +51,8 @@ def replicate(function: Callable, *, shared: Sequence[int] = ()) -> Callable:
             return results
 
         closed = jax.make_jaxpr(flat)(*one)
-        size = sizes.pop()
         results, lasts = _evaluate(closed.jaxpr, closed.consts, leaves, batched, size)
-        results = [_with_axis(x, b, size) for x, b in zip(results, lasts, strict=True)]
+        results = [with_axis(x, b, size) for x, b in zip(results, lasts, strict=True)]
         return jax.tree.unflatten(result_tree, results)
 
     return lifted
@@ -76,18 +68,8 @@ def leading(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
 
 
-def _as_array(x):
-    return x if hasattr(x, "dtype") else jnp.asarray(x)
-
-
-def _with_axis(x, batched: bool, size: int, shape: tuple[int, ...] | None = None):
-    """x with a trailing replica axis; ``shape`` is the one-system shape to broadcast it to."""
-    own = jnp.shape(x)[: jnp.ndim(x) - batched]
-    shape = own if shape is None else shape
-    if batched and own == shape:
-        return x
-    dims = (*range(len(own)), *([len(shape)] if batched else []))  # own is () or has the rank of shape
-    return lax.broadcast_in_dim(x, (*shape, size), dims)
+def _without_axis(aval, batched: bool):
+    return jax.ShapeDtypeStruct(aval.shape[: aval.ndim - batched], aval.dtype, weak_type=aval.weak_type)
 
 
 def _evaluate(jaxpr, consts, values, batched, size):
@@ -110,154 +92,24 @@ def _evaluate(jaxpr, consts, values, batched, size):
 def _apply(eqn, xs, bs, size):
     """One operation: (results, which of them are batched)."""
     name, params = eqn.primitive.name, eqn.params
-    inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
-    if name in ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call",
-                "custom_vjp_call", "custom_vjp_call_jaxpr"):  # fmt: skip
-        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        return _evaluate(jaxpr, consts, xs, bs, size)
-    if name in _CONTROL and any(bs):
+    if name in ("jit", "pjit", "closed_call", "core_call"):
+        inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+        return _evaluate(inner.jaxpr, inner.consts, xs, bs, size)
+    if name in _CONTROL and any(bs) and not params.get("branches_platforms"):
         return _CONTROL[name](eqn, xs, bs, size)
-    if not any(bs):
-        outs = eqn.primitive.bind(*xs, **params)
-        outs = outs if eqn.primitive.multiple_results else [outs]
-        return outs, [False] * len(outs)
     if name == "optimization_barrier":
         return lax.optimization_barrier(xs), bs
-    out = None
-    if name in _ELEMENTWISE:
-        out = eqn.primitive.bind(*_aligned(eqn, xs, bs, size), **params)
-    elif name in _LEADING_AXES:
-        full = [_with_axis(x, b, size) for x, b in zip(xs, bs, strict=True)]
-        out = eqn.primitive.bind(*full, **params)
-    elif name in _RULES:
-        out = _RULES[name](eqn, xs, bs, size)
-    if out is None:
-        axes = [-1 if b else None for b in bs]
-        out = jax.vmap(lambda *x: eqn.primitive.bind(*x, **params), axes, -1, axis_size=size)(*xs)
+    out = operate(eqn, xs, bs, size) if any(bs) else eqn.primitive.bind(*xs, **eqn.primitive.get_bind_params(params))
     outs = out if eqn.primitive.multiple_results else [out]
-    return outs, [True] * len(outs)
-
-
-def _aligned(eqn, xs, bs, size):
-    """Operands of an elementwise operation, broadcast against each other with the replicas last."""
-    shape = eqn.outvars[0].aval.shape
-    return [x if not b and jnp.shape(x) == () and _takes_scalar(eqn, i) else _with_axis(x, b, size, shape)
-            for i, (x, b) in enumerate(zip(xs, bs, strict=True))]  # fmt: skip
-
-
-def _takes_scalar(eqn, i: int) -> bool:
-    return (eqn.primitive.name == "select_n" and i == 0) or (eqn.primitive.name == "clamp" and i != 1)
-
-
-# ---- rules: (eqn, operands, which are batched, replicas) -> result, or None to leave it to jax.vmap
-
-
-def _broadcast_in_dim(eqn, xs, bs, size):
-    shape, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-    return lax.broadcast_in_dim(xs[0], (*shape, size), (*dims, len(shape)))
-
-
-def _reshape(eqn, xs, bs, size):
-    return lax.reshape(xs[0], (*eqn.params["new_sizes"], size)) if eqn.params["dimensions"] is None else None
-
-
-def _transpose(eqn, xs, bs, size):
-    permutation = eqn.params["permutation"]
-    return lax.transpose(xs[0], (*permutation, len(permutation)))
-
-
-def _slice(eqn, xs, bs, size):
-    p = eqn.params
-    strides = None if p["strides"] is None else (*p["strides"], 1)
-    return lax.slice(xs[0], (*p["start_indices"], 0), (*p["limit_indices"], size), strides)
-
-
-def _pad(eqn, xs, bs, size):
-    return None if bs[1] else lax.pad(xs[0], xs[1], (*eqn.params["padding_config"], (0, 0, 0)))
-
-
-def _dynamic_slice(eqn, xs, bs, size):
-    if any(bs[1:]):
-        return None
-    return lax.dynamic_slice(xs[0], (*xs[1:], jnp.zeros((), xs[1].dtype)), (*eqn.params["slice_sizes"], size))
-
-
-def _dynamic_update_slice(eqn, xs, bs, size):
-    if any(bs[2:]):
-        return None
-    whole, part = (_with_axis(x, b, size) for x, b in zip(xs[:2], bs[:2], strict=True))
-    return lax.dynamic_update_slice(whole, part, (*xs[2:], jnp.zeros((), xs[2].dtype)))
-
-
-def _gather(eqn, xs, bs, size):
-    if bs[1]:
-        return None
-    p, numbers, rank = eqn.params, eqn.params["dimension_numbers"], eqn.outvars[0].aval.ndim
-    numbers = numbers._replace(offset_dims=(*numbers.offset_dims, rank))
-    return eqn.primitive.bind(*xs, **{**p, "dimension_numbers": numbers, "slice_sizes": (*p["slice_sizes"], size)})
-
-
-def _scatter(eqn, xs, bs, size):
-    if bs[1]:
-        return None
-    numbers, rank = eqn.params["dimension_numbers"], eqn.invars[2].aval.ndim
-    numbers = numbers._replace(update_window_dims=(*numbers.update_window_dims, rank))
-    target, updates = _with_axis(xs[0], bs[0], size), _with_axis(xs[2], bs[2], size)
-    return eqn.primitive.bind(target, xs[1], updates, **{**eqn.params, "dimension_numbers": numbers})
-
-
-def _dot_general(eqn, xs, bs, size):
-    (lc, rc), (lb, rb) = eqn.params["dimension_numbers"]
-    if all(bs):  # a matrix product in each replica: multiply and add, along the replicas
-        return _dot_along_replicas(eqn, xs, lc, rc, lb, rb)
-    if lb:
-        return None
-    rest = {k: v for k, v in eqn.params.items() if k != "dimension_numbers"}
-    if bs[1]:
-        return lax.dot_general(*xs, ((lc, rc), (lb, rb)), **_dot_options(rest))
-    out = lax.dot_general(xs[1], xs[0], ((rc, lc), (rb, lb)), **_dot_options(rest))  # replicas end up last
-    free = xs[1].ndim - len(rc)
-    own = out.ndim - 1 - free
-    return lax.transpose(out, (*range(free, free + own), *range(free), out.ndim - 1))
-
-
-def _dot_options(params):
-    return {k: params[k] for k in ("precision", "preferred_element_type")}
-
-
-def _dot_along_replicas(eqn, xs, lc, rc, lb, rb):
-    x, y = xs
-    free_x = [d for d in range(x.ndim - 1) if d not in (*lc, *lb)]
-    free_y = [d for d in range(y.ndim - 1) if d not in (*rc, *rb)]
-    x = lax.transpose(x, (*lb, *free_x, *lc, x.ndim - 1))
-    y = lax.transpose(y, (*rb, *free_y, *rc, y.ndim - 1))
-    nb, nx, ny, nc = len(lb), len(free_x), len(free_y), len(lc)
-    x = jnp.expand_dims(x, tuple(range(nb + nx, nb + nx + ny)))
-    y = jnp.expand_dims(y, tuple(range(nb, nb + nx)))
-    return jnp.sum(x * y, axis=tuple(range(nb + nx + ny, nb + nx + ny + nc))).astype(eqn.outvars[0].aval.dtype)
-
-
-_RULES = {
-    "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "slice": _slice,
-    "pad": _pad,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice,
-    "gather": _gather,
-    "scatter-add": _scatter,
-    "scatter_add": _scatter,
-    "scatter": _scatter,
-    "dot_general": _dot_general,
-}
+    return outs, [any(bs)] * len(outs)
 
 
 # ---- control flow
 
 
-def _fixed_point(body, values, batched, size, consts, const_batched):
+def _fixed_point(body, values, start, size):
     """Which carried values become batched, found by tracing the body until nothing changes."""
+    batched = list(start)
     while True:
         found: list[bool] = []
 
@@ -266,7 +118,7 @@ def _fixed_point(body, values, batched, size, consts, const_batched):
             found[:] = lasts
             return outs
 
-        carry = [_with_axis(x, b, size) if want else x for x, b, want in zip(values, const_batched, batched, strict=True)]
+        carry = [with_axis(x, b, size) if w else x for x, b, w in zip(values, start, batched, strict=True)]
         jax.eval_shape(trial, carry)
         wider = [a or b for a, b in zip(batched, found, strict=True)]
         if wider == list(batched):
@@ -285,14 +137,14 @@ def _scan(eqn, xs, bs, size):
         outs, lasts = _evaluate(closed.jaxpr, closed.consts, [*consts, *carry, *row], [*cb, *carried, *rb], size)
         return outs[:nk], lasts[:nk]
 
-    wide = _fixed_point(body, carry, kb, size, consts, kb)
-    carry = [_with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)]
+    wide = _fixed_point(body, carry, kb, size)
+    carry = [with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)]
     row_lasts: list[bool] = []
 
     def step(carry, row):
         outs, lasts = _evaluate(closed.jaxpr, closed.consts, [*consts, *carry, *row], [*cb, *wide, *rb], size)
         row_lasts[:] = lasts[nk:]
-        new = [_with_axis(x, b, size) if w else x for x, b, w in zip(outs[:nk], lasts[:nk], wide, strict=True)]
+        new = [with_axis(x, b, size) if w else x for x, b, w in zip(outs[:nk], lasts[:nk], wide, strict=True)]
         return new, outs[nk:]
 
     carry, ys = lax.scan(step, carry, list(rows), p["length"], p["reverse"], p["unroll"])
@@ -313,20 +165,20 @@ def _while(eqn, xs, bs, size):
         (out,), (b,) = _evaluate(cond.jaxpr, cond.consts, [*c_consts, *carry], [*cb, *carried], size)
         return out, b
 
-    wide = _fixed_point(body, carry, kb, size, b_consts, kb)
+    wide = _fixed_point(body, carry, kb, size)
     per_replica: list[bool] = []
     jax.eval_shape(lambda c: per_replica.append(alive(c, wide)[1]),
-                   [_with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)])  # fmt: skip
+                   [with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)])  # fmt: skip
     if per_replica[0]:  # each replica stops by itself: all its state is batched, and frozen once it has stopped
         wide = [True] * len(wide)
-    carry = [_with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)]
+    carry = [with_axis(x, b, size) if w else x for x, b, w in zip(carry, kb, wide, strict=True)]
 
     def cond_fun(carry):
         return jnp.any(alive(carry, wide)[0])
 
     def body_fun(carry):
         outs, lasts = body(carry, wide)
-        outs = [_with_axis(x, b, size) if w else x for x, b, w in zip(outs, lasts, wide, strict=True)]
+        outs = [with_axis(x, b, size) if w else x for x, b, w in zip(outs, lasts, wide, strict=True)]
         if per_replica[0]:
             on = alive(carry, wide)[0]
             outs = [jnp.where(on, new, old) for new, old in zip(outs, carry, strict=True)]
@@ -341,7 +193,7 @@ def _cond(eqn, xs, bs, size):
     def branch(closed):
         def call(*operands):
             outs, lasts = _evaluate(closed.jaxpr, closed.consts, list(operands), bs[1:], size)
-            return [_with_axis(x, b, size) for x, b in zip(outs, lasts, strict=True)]
+            return [with_axis(x, b, size) for x, b in zip(outs, lasts, strict=True)]
 
         return call
 
@@ -362,4 +214,89 @@ def _choose(index, cases):
     return out
 
 
-_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+# ---- functions that bring a rule of their own, which looking inside would lose
+
+
+def _checkpoint(eqn, xs, bs, size):
+    lasts: list[bool] = []
+
+    def call(*xs):
+        outs, lasts[:] = _evaluate(eqn.params["jaxpr"], (), xs, bs, size)
+        return outs
+
+    if eqn.params["differentiated"]:  # this is the recomputation: keep it apart from the first
+        return call(*(lax.optimization_barrier(xs) if eqn.params["prevent_cse"] else xs)), lasts
+    return jax.checkpoint(call, policy=eqn.params["policy"], prevent_cse=eqn.params["prevent_cse"])(*xs), lasts
+
+
+def _custom_derivative(eqn, xs, bs, size):
+    """A function with a custom derivative: the lifted one has the lifted derivative."""
+    closed, bind = eqn.params["call_jaxpr"], eqn.primitive.get_bind_params(eqn.params)
+    real = [jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars]  # the others have no derivative
+    shared = [i for i, b in enumerate(bs) if not b]
+
+    def call(*xs):
+        outs, lasts = _evaluate(closed.jaxpr, closed.consts, xs, bs, size)
+        return [with_axis(x, b, size) for x, b in zip(outs, lasts, strict=True)]
+
+    def split(xs):
+        """The one-system function of the real operands, and these."""
+
+        def one(*reals):
+            reals = iter(reals)
+            outs = eqn.primitive.bind(*(next(reals) if r else x for r, x in zip(real, xs, strict=True)), **bind)
+            return [x for x in outs if jnp.issubdtype(x.dtype, jnp.inexact)], outs
+
+        return one, [x for r, x in zip(real, xs, strict=True) if r]
+
+    def jvp(primals, tangents):
+        moving = [i for i, r in enumerate(real) if r]
+
+        def one_jvp(*values):
+            one, reals = split(values[: len(real)])
+            _, slopes, outs = jax.jvp(one, reals, list(values[len(real) :]), has_aux=True)
+            return outs, slopes
+
+        fixed = [*shared, *(len(real) + k for k, i in enumerate(moving) if i in shared)]
+        outs, slopes = replicate(one_jvp, shared=fixed)(*primals, *(tangents[i] for i in moving))
+        return outs, _interleave(outs, slopes)
+
+    def forward(*xs):
+        def one_vjp(*xs):
+            one, reals = split(xs)
+            _, pullback, outs = jax.vjp(one, *reals, has_aux=True)
+            return outs, pullback
+
+        return replicate(one_vjp, shared=shared)(*xs)
+
+    def backward(pullback, slopes):
+        slopes = [s for s in slopes if s.dtype != jax.dtypes.float0]
+        found = iter(replicate(lambda pullback, slopes: pullback(slopes))(pullback, slopes))
+        whole = [next(found) if r else None for r in real]
+        return tuple(x if b or x is None else jnp.sum(x, -1) for x, b in zip(whole, bs, strict=True))
+
+    if "jvp_jaxpr_fun" in eqn.params:
+        lifted = jax.custom_jvp(call)
+        lifted.defjvp(jvp)
+    else:
+        lifted = jax.custom_vjp(call)
+        lifted.defvjp(forward, backward)
+    return lifted(*xs), [True] * len(eqn.outvars)
+
+
+def _interleave(outs, slopes):
+    """A tangent for each result: those of integers are the empty ones."""
+    slopes = iter(slopes)
+    return [
+        next(slopes) if jnp.issubdtype(x.dtype, jnp.inexact) else np.zeros(x.shape, jax.dtypes.float0) for x in outs
+    ]
+
+
+_CONTROL = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "checkpoint": _checkpoint,
+    "custom_jvp_call": _custom_derivative,
+    "custom_vjp_call": _custom_derivative,
+}
