@@ -27,7 +27,7 @@ def match(template: str, expression: str) -> dict[str, float] | None:
     return None if found is None else {name: float(number) for name, number in found.groupdict().items()}
 
 
-def first_match(templates: dict, expression: str):
+def first_match(templates: dict[str, str], expression: str) -> tuple[str, dict[str, float]] | None:
     """(key, numbers) of the first template that the expression has the form of, or None."""
     for key, template in templates.items():
         numbers = match(template, expression)

@@ -235,7 +235,7 @@ def _nonbonded(electrostatics: Any = None, lennard_jones: Any = None, pairs_14: 
 
 def _table(force: Any) -> Tabulated | Geometric:
     """Lennard-Jones over types, or from one number an atom."""
-    form, _ = first_match(_LENNARD_JONES, force.getEnergyFunction())
+    form, _ = first_match(_LENNARD_JONES, force.getEnergyFunction()) or ("", {})
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
     rows = np.array([force.getParticleParameters(i) for i in range(force.getNumParticles())], float)
     columns = dict(zip(names, rows.T, strict=True))

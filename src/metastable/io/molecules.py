@@ -1,13 +1,26 @@
 """Molecules: a system, where its atoms are, and what they feel."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from metastable.core.errors import InputError
+from metastable.core.errors import InputError, Problem
 from metastable.core.frame import Frame
 from metastable.core.system import System, Topology
 from metastable.io.forcefield import terms
+from metastable.io.parameters import (
+    Implicit,
+    Rules,
+    file_problems,
+    system_from_parameters,
+    system_from_xml,
+    xml_problems,
+)
+from metastable.io.structures import read_structure, structure_problems
+from metastable.io.tables import number, plain
+from metastable.potentials.nonbonded import Nonbonded
 from metastable.potentials.sum import Sum
 
 
@@ -22,6 +35,53 @@ class Molecule(NamedTuple):
     potential: Sum
 
 
+def load_molecule(
+    structure: str | Path,
+    forcefield: str | Sequence[str] = ("amber14-all.xml",),
+    *,
+    parameters: str | Path | Sequence[str | Path] | None = None,
+    implicit: Implicit | str | None = None,
+    constraints: str = "none",
+    hydrogen_mass: float | None = None,
+    fix: bool = False,
+    ph: float = 7.0,
+) -> Molecule:
+    """Read a molecule and give it a force field, in vacuum or implicit solvent, through ``openmm.app``.
+
+    structure: PDB, mmCIF, Amber inpcrd, CHARMM crd or GROMACS gro.
+    forcefield: XML files, OpenMM's own by name; passed over where ``parameters`` is given.
+    parameters: instead of XML an Amber prmtop, a CHARMM psf and its parameter files, or a GROMACS top (and,
+    second, the folder of its includes).
+    implicit: a model by name, or with its settings; None where the XML files say it, or for vacuum.
+    constraints: none, hydrogen-bonds, all-bonds or hydrogen-angles.
+    hydrogen_mass: Da, taken from the heavy atom that a hydrogen is bound to; None for its own.
+    fix: add missing atoms and hydrogens, protonated for ``ph``, with pdbfixer.
+
+    Raises InputError with all the problems found: missing files, unknown names, atoms that overlap, missing
+    hydrogens, residues that are unknown or incomplete, forces that are not supported.
+    """
+    rules = Rules(constraints, hydrogen_mass, Implicit(implicit) if isinstance(implicit, str) else implicit)
+    xml = [forcefield] if isinstance(forcefield, str) else [str(f) for f in forcefield]
+    given = [parameters] if isinstance(parameters, str | Path) else list(parameters or [])
+    problems = [*file_problems("structure", [structure]), *file_problems("parameters", given), *rules.problems()]
+    problems += [] if given else xml_problems(xml)
+    if given and fix:
+        problems.append(Problem("fix", "adds atoms that the parameter files do not know: complete the structure first"))
+    if problems:
+        raise InputError(*problems)
+    start = read_structure(structure, fix=fix, ph=ph)
+    if start.topology is None and not given:
+        raise InputError(Problem("structure", f"{structure} has coordinates only: give parameters, or a PDB file"))
+    problems = structure_problems(str(structure), start, elements=not given)
+    if problems:
+        raise InputError(*problems)
+    if given:
+        system, topology = system_from_parameters(start, [str(p) for p in given], rules)
+    else:
+        system, topology = system_from_xml(start, xml, rules), start.topology
+    return from_openmm(system, topology, start.positions)
+
+
 def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
     """Turn an ``openmm.System`` into a molecule: every force becomes a term, every constraint a constraint.
 
@@ -29,10 +89,7 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
 
     Raises InputError, naming each force that is not understood, or atoms that do not fit together.
     """
-    from openmm import unit
-
-    in_nm = positions.value_in_unit(unit.nanometer) if unit.is_quantity(positions) else positions
-    in_nm = np.asarray([list(p) for p in in_nm], float)
+    in_nm: Any = np.array([list(p) for p in plain(positions)], float)
     atoms = system.getNumParticles()
     if not atoms == topology.getNumAtoms() == len(in_nm):
         raise InputError(
@@ -45,11 +102,11 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
     return Molecule(
         System(
             numbers=np.array([a.element.atomic_number if a.element else 0 for a in topology.atoms()]),
-            masses=np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(atoms)]),
-            charges=np.zeros(atoms) if nonbonded is None else np.array(nonbonded.charges),
+            masses=np.array([number(system.getParticleMass(i)) for i in range(atoms)]),
+            charges=np.array(nonbonded.charges) if isinstance(nonbonded, Nonbonded) else np.zeros(atoms),
             topology=_topology(topology),
             constraints=np.array([r[:2] for r in rows], int).reshape(-1, 2),
-            lengths=np.array([r[2].value_in_unit(unit.nanometer) for r in rows], float),
+            lengths=np.array([number(r[2]) for r in rows]),
         ),
         Frame(in_nm),
         potential,

@@ -9,11 +9,16 @@ class Unsupported(ValueError):
     """A force, or an option of it, for which there is no potential here."""
 
 
-def number(x: Any) -> float:
-    """A plain number in nm, ps, kJ/mol, e, rad."""
+def plain(x: Any) -> Any:
+    """A quantity as what it is in nm, ps, Da, kJ/mol, e, rad; what has no unit as it is."""
     from openmm import unit
 
-    return float(x.value_in_unit_system(unit.md_unit_system)) if unit.is_quantity(x) else float(x)
+    return x.value_in_unit_system(unit.md_unit_system) if unit.is_quantity(x) else x
+
+
+def number(x: Any) -> float:
+    """A plain number in nm, ps, Da, kJ/mol, e, rad."""
+    return float(plain(x))
 
 
 def table_values(function: Any) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-DENSE_LIMIT = 1 << 15
-"""atoms * contributions up to which forces are added by a product with the dense incidence matrix."""
+UNROLLED = 128
+"""Contributions to an atom up to which their sum is written out, which XLA makes one vectorised loop on a CPU."""
 
 
 class Index:
@@ -19,7 +19,7 @@ class Index:
     An equinox field that holds one is static: kernels may build tables from it while they are traced.
     """
 
-    def __init__(self, index, columns: int | None = None):
+    def __init__(self, index: Any, columns: int | None = None):
         array = np.array(index, np.int32)
         self.array = array.reshape(-1, columns) if columns else array
         self.array.setflags(write=False)
@@ -39,6 +39,14 @@ class Index:
 
     def __repr__(self) -> str:
         return f"Index{self.array.shape}"
+
+
+def leaf(values: Any) -> Any:
+    """A parameter as it is kept: arrays of jax as they are, all else as a host array of doubles.
+
+    Host arrays serve double and single precision alike; :func:`cast` brings them to the positions' precision.
+    """
+    return values if values is None or isinstance(values, jax.Array) else np.asarray(values, float)
 
 
 def cast(parameters: Any, dtype) -> Any:
@@ -71,7 +79,7 @@ def with_gradient(
     def jvp(primals, tangents):
         (positions, parameters), (along, varying) = primals, tangents
         value = joined(positions, parameters)
-        change = jnp.zeros_like(value)
+        change: Any = jnp.zeros_like(value)
         if not isinstance(along, SymbolicZero):
             change += jnp.vdot(gradient(positions, parameters), along)
         leaves, tree = jax.tree.flatten(parameters)
@@ -89,7 +97,7 @@ def with_gradient(
         return value, change
 
     joined.defjvp(jvp, symbolic_zeros=True)
-    return joined
+    return lambda positions, parameters: joined(jnp.asarray(positions), parameters)
 
 
 def accumulate(
@@ -97,16 +105,16 @@ def accumulate(
 ) -> Float[Array, "atoms 3"]:
     """Add the contribution of each term to each of its k atoms: out[a] = sum over index[t, i] == a of c[t, i].
 
-    index: (terms, k), known on the host. A dense incidence product where atoms and terms are few, else a
-    gather through a padded table of who contributes to whom, and a sum: there is no scatter, which is slow.
+    index: (terms, k), known on the host. Each atom gathers its own through a padded table: there is no scatter, and
+    no ``reduce`` of few terms, both of which XLA makes scalar loops on a CPU.
     """
-    flat = np.asarray(index).reshape(-1)
-    rows = contributions.reshape(len(flat), *contributions.shape[2:])
-    if atoms * len(flat) <= DENSE_LIMIT:
-        incidence = jnp.asarray(np.arange(atoms)[:, None] == flat, contributions.dtype)
-        return jnp.einsum("ac,cd->ad", incidence, rows, precision=jax.lax.Precision.HIGHEST)
+    flat = np.asarray(index).T.reshape(-1)  # k first, so that XLA need not interleave what comes as k arrays
+    rows = jnp.swapaxes(contributions, 0, 1).reshape(len(flat), *contributions.shape[2:])
     padded = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])
-    return padded[_contributors(flat, atoms)].sum(1)
+    table = _contributors(flat, atoms)
+    if table.shape[1] > UNROLLED:
+        return padded[table].sum(1)
+    return sum(padded[column] for column in table.T)
 
 
 def _contributors(flat: np.ndarray, atoms: int) -> np.ndarray:

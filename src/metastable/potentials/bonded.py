@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
-from metastable.potentials.analytic import Index, accumulate, cast, with_gradient
+from metastable.potentials.analytic import Index, accumulate, cast, leaf, with_gradient
 from metastable.potentials.geometry import (
     angles,
     cross,
     dot,
+    polar,
     positive_root,
     torsion_contributions,
     torsions,
@@ -31,9 +32,9 @@ class HarmonicBonds(eqx.Module):
     index: (bonds, 2). lengths: r0, nm. stiffness: k, kJ/mol/nm^2.
     """
 
-    index: Index = eqx.field(static=True)
-    lengths: Float[Array, " bonds"]
-    stiffness: Float[Array, " bonds"]
+    index: Index = eqx.field(static=True, converter=Index)
+    lengths: Float[Array, " bonds"] = eqx.field(converter=leaf)
+    stiffness: Float[Array, " bonds"] = eqx.field(converter=leaf)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
         return _bonds(frame.positions, self)
@@ -63,9 +64,9 @@ class HarmonicAngles(eqx.Module):
     index: (angles, 3), the apex in the middle. angles: theta0, rad. stiffness: k, kJ/mol/rad^2.
     """
 
-    index: Index = eqx.field(static=True)
-    angles: Float[Array, " angles"]
-    stiffness: Float[Array, " angles"]
+    index: Index = eqx.field(static=True, converter=Index)
+    angles: Float[Array, " angles"] = eqx.field(converter=leaf)
+    stiffness: Float[Array, " angles"] = eqx.field(converter=leaf)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
         return _angles(frame.positions, self)
@@ -84,7 +85,7 @@ def angles_gradient(positions: Float[Array, "atoms 3"], term: HarmonicAngles) ->
     a, b = i - j, k - j
     c, ab = cross(a, b), dot(a, b)
     area = positive_root(dot(c, c))
-    slope = p.stiffness * (jnp.arctan2(area, ab) - p.angles) / area
+    slope = p.stiffness * (polar(area, ab) - p.angles) / area
     ga = slope[:, None] * ((ab / dot(a, a))[:, None] * a - b)
     gb = slope[:, None] * ((ab / dot(b, b))[:, None] * b - a)
     return accumulate(jnp.stack([ga, -ga - gb, gb], axis=1), index, len(positions))
@@ -99,10 +100,10 @@ class PeriodicTorsions(eqx.Module):
     index: (torsions, 4). periodicity: n. barriers: k, kJ/mol. phases: rad.
     """
 
-    index: Index = eqx.field(static=True)
-    periodicity: Index = eqx.field(static=True)
-    barriers: Float[Array, " torsions"]
-    phases: Float[Array, " torsions"]
+    index: Index = eqx.field(static=True, converter=Index)
+    periodicity: Index = eqx.field(static=True, converter=Index)
+    barriers: Float[Array, " torsions"] = eqx.field(converter=leaf)
+    phases: Float[Array, " torsions"] = eqx.field(converter=leaf)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
         return _periodic(frame.positions, self)
@@ -151,8 +152,8 @@ class RyckaertBellemansTorsions(eqx.Module):
     index: (torsions, 4). coefficients: c_0 ... c_5, kJ/mol, (torsions, 6).
     """
 
-    index: Index = eqx.field(static=True)
-    coefficients: Float[Array, "torsions 6"]
+    index: Index = eqx.field(static=True, converter=Index)
+    coefficients: Float[Array, "torsions 6"] = eqx.field(converter=leaf)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
         return _rb(frame.positions, self)
@@ -191,9 +192,9 @@ class HarmonicTorsions(eqx.Module):
     periodic: take the difference in [-pi, pi]; else phi in (-pi, pi] minus phi0 as it is (OpenMM's charmm36.xml).
     """
 
-    index: Index = eqx.field(static=True)
-    angles: Float[Array, " torsions"]
-    stiffness: Float[Array, " torsions"]
+    index: Index = eqx.field(static=True, converter=Index)
+    angles: Float[Array, " torsions"] = eqx.field(converter=leaf)
+    stiffness: Float[Array, " torsions"] = eqx.field(converter=leaf)
     periodic: bool = eqx.field(static=True, default=True)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
@@ -233,13 +234,13 @@ class TorsionMaps(eqx.Module):
     tables: kJ/mol at angles 2 pi n / points, first torsion along rows, (tables, points, points).
     """
 
-    first: Index = eqx.field(static=True)
-    second: Index = eqx.field(static=True)
-    which: Index = eqx.field(static=True)
-    tables: Float[Array, "tables points points"]
+    first: Index = eqx.field(static=True, converter=Index)
+    second: Index = eqx.field(static=True, converter=Index)
+    which: Index = eqx.field(static=True, converter=Index)
+    tables: Float[Array, "tables points points"] = eqx.field(converter=leaf)
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
-        positions = frame.positions
+        positions = jnp.asarray(frame.positions)
         points = self.tables.shape[-1]
         inverse = jnp.asarray(_spline_inverse(points), positions.dtype)
         spline = jnp.einsum("ij,tjk,lk->til", inverse, cast(self.tables, positions.dtype), inverse, precision="highest")

@@ -23,16 +23,16 @@ from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
 from metastable.core.units import coulomb
-from metastable.potentials.analytic import Index, cast, with_gradient
+from metastable.potentials.analytic import Index, cast, leaf, with_gradient
 from metastable.potentials.sweep import sweep
 
 
 class Rescaling(eqx.Module):
     """The coefficients of psi, psi^2 and psi^3 in the tanh that keeps radii of buried atoms finite; no unit."""
 
-    alpha: Float[Array, " atoms"]
-    beta: Float[Array, " atoms"]
-    gamma: Float[Array, " atoms"]
+    alpha: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    beta: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    gamma: Float[Array, " atoms"] = eqx.field(converter=leaf)
 
 
 class Neck(eqx.Module):
@@ -42,10 +42,10 @@ class Neck(eqx.Module):
     for the atom whose integral it is. scale: no unit. cut: nm.
     """
 
-    types: Index = eqx.field(static=True)
-    distance: Float[Array, "types types"]
-    depth: Float[Array, "types types"]
-    scale: Float[Array, ""]
+    types: Index = eqx.field(static=True, converter=Index)
+    distance: Float[Array, "types types"] = eqx.field(converter=leaf)
+    depth: Float[Array, "types types"] = eqx.field(converter=leaf)
+    scale: Float[Array, ""] = eqx.field(converter=leaf)
     cut: float = eqx.field(static=True)
 
 
@@ -60,15 +60,15 @@ class GeneralizedBorn(eqx.Module):
     GBSAOBCForce has it and its custom forces do not.
     """
 
-    charges: Float[Array, " atoms"]
-    radii: Float[Array, " atoms"]
-    scales: Float[Array, " atoms"]
+    charges: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    radii: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    scales: Float[Array, " atoms"] = eqx.field(converter=leaf)
     rescaling: Rescaling | None
     neck: Neck | None
-    solute: Float[Array, ""]
-    solvent: Float[Array, ""]
-    tension: Float[Array, ""] | None = None
-    kappa: Float[Array, ""] | None = None
+    solute: Float[Array, ""] = eqx.field(converter=leaf)
+    solvent: Float[Array, ""] = eqx.field(converter=leaf)
+    tension: Float[Array, ""] | None = eqx.field(converter=leaf, default=None)
+    kappa: Float[Array, ""] | None = eqx.field(converter=leaf, default=None)
     offset: float = eqx.field(static=True, default=0.009)
     probe: float = eqx.field(static=True, default=0.14)
     coulomb: float = eqx.field(static=True, default=coulomb)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
 from metastable.core.units import coulomb
-from metastable.potentials.analytic import Index, cast, with_gradient
+from metastable.potentials.analytic import Index, cast, leaf, with_gradient
 from metastable.potentials.sweep import sweep
 
 
@@ -35,8 +35,8 @@ class Combined(eqx.Module):
     sigma: nm. epsilon: kJ/mol.
     """
 
-    sigma: Float[Array, " atoms"]
-    epsilon: Float[Array, " atoms"]
+    sigma: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    epsilon: Float[Array, " atoms"] = eqx.field(converter=leaf)
 
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion 4 epsilon sigma^12 and dispersion 4 epsilon sigma^6 of all pairs."""
@@ -51,8 +51,8 @@ class Geometric(eqx.Module):
     repulsion: square root of the coefficient of r^-12 of an atom with itself. dispersion: of r^-6.
     """
 
-    repulsion: Float[Array, " atoms"]
-    dispersion: Float[Array, " atoms"]
+    repulsion: Float[Array, " atoms"] = eqx.field(converter=leaf)
+    dispersion: Float[Array, " atoms"] = eqx.field(converter=leaf)
 
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion and dispersion of all pairs."""
@@ -65,9 +65,9 @@ class Tabulated(eqx.Module):
     types: the type of each atom, (atoms,). repulsion, dispersion: coefficients of r^-12 and r^-6, (types, types).
     """
 
-    types: Index = eqx.field(static=True)
-    repulsion: Float[Array, "types types"]
-    dispersion: Float[Array, "types types"]
+    types: Index = eqx.field(static=True, converter=Index)
+    repulsion: Float[Array, "types types"] = eqx.field(converter=leaf)
+    dispersion: Float[Array, "types types"] = eqx.field(converter=leaf)
 
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion and dispersion of all pairs."""
@@ -81,10 +81,10 @@ class Exceptions(eqx.Module):
     index: (pairs, 2). charges: products of charges, e^2. sigma: nm. epsilon: kJ/mol.
     """
 
-    index: Index = eqx.field(static=True)
-    charges: Float[Array, " pairs"]
-    sigma: Float[Array, " pairs"]
-    epsilon: Float[Array, " pairs"]
+    index: Index = eqx.field(static=True, converter=Index)
+    charges: Float[Array, " pairs"] = eqx.field(converter=leaf)
+    sigma: Float[Array, " pairs"] = eqx.field(converter=leaf)
+    epsilon: Float[Array, " pairs"] = eqx.field(converter=leaf)
 
 
 class Nonbonded(eqx.Module):
@@ -93,7 +93,7 @@ class Nonbonded(eqx.Module):
     charges: e. lennard_jones: how pairs get their coefficients. exceptions: the pairs that are different.
     """
 
-    charges: Float[Array, " atoms"]
+    charges: Float[Array, " atoms"] = eqx.field(converter=leaf)
     lennard_jones: Combined | Geometric | Tabulated
     exceptions: Exceptions
 

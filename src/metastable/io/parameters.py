@@ -1,0 +1,232 @@
+"""From a structure and the files of a force field to an ``openmm.System``, with errors that say what to do."""
+
+import difflib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metastable.core.errors import InputError, Problem
+from metastable.io.structures import Structure, name_of_residue
+
+MODELS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")
+CONSTRAINTS = {"none": None, "hydrogen-bonds": "HBonds", "all-bonds": "AllBonds", "hydrogen-angles": "HAngles"}
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Implicit solvent: a model (HCT, OBC1, OBC2, GBn, GBn2), permittivities, salt, and the surface term.
+
+    kappa: inverse Debye length, 1/nm. surface: whether the non-polar ("ACE") term is there.
+    """
+
+    model: str
+    solvent: float = 78.5
+    solute: float = 1.0
+    kappa: float = 0.0
+    surface: bool = True
+
+    def options(self) -> dict[str, Any]:
+        """As ``openmm.app`` calls them."""
+        return {
+            "solventDielectric": self.solvent,
+            "soluteDielectric": self.solute,
+            "implicitSolventKappa": self.kappa,
+            "sasaMethod": "ACE" if self.surface else None,
+        }
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What holds for any force field: constraints, hydrogen mass (Da, None for its own), implicit solvent."""
+
+    constraints: str = "none"
+    hydrogen_mass: float | None = None
+    implicit: Implicit | None = None
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the values."""
+        found = []
+        if self.constraints not in CONSTRAINTS:
+            found.append(Problem("constraints", unknown(self.constraints, CONSTRAINTS)))
+        if self.hydrogen_mass is not None and not 1 <= self.hydrogen_mass <= 4:
+            found.append(Problem("hydrogen_mass", f"{self.hydrogen_mass} Da must lie between 1 and 4 Da"))
+        if self.implicit is not None:
+            if self.implicit.model not in MODELS:
+                found.append(Problem("implicit.model", unknown(self.implicit.model, MODELS)))
+            for name in ("solvent", "solute"):
+                if not getattr(self.implicit, name) >= 1:
+                    found.append(Problem(f"implicit.{name}", f"{getattr(self.implicit, name)} must be at least 1"))
+            if not self.implicit.kappa >= 0:
+                found.append(Problem("implicit.kappa", f"{self.implicit.kappa} 1/nm must not be negative"))
+        return found
+
+    def options(self) -> dict[str, Any]:
+        """As ``createSystem`` of ``openmm.app`` takes them."""
+        from openmm import app, unit
+
+        kind = CONSTRAINTS[self.constraints]
+        return {
+            "nonbondedMethod": app.NoCutoff,
+            "constraints": None if kind is None else getattr(app, kind),
+            "rigidWater": kind is not None,
+            "hydrogenMass": None if self.hydrogen_mass is None else unit.Quantity(self.hydrogen_mass, unit.dalton),  # pyright: ignore
+            "removeCMMotion": False,
+        }
+
+
+def unknown(value: str, allowed: Any) -> str:
+    """'x' is not one of ...; the nearest is 'y'."""
+    lower = {str(a).lower(): str(a) for a in allowed}
+    near = difflib.get_close_matches(str(value).lower(), lower, 1, 0.4)
+    hint = f"; did you mean '{lower[near[0]]}'?" if near else ""
+    return f"'{value}' is not one of {', '.join(map(str, allowed))}{hint}"
+
+
+def file_problems(where: str, paths: Sequence[str | Path]) -> list[Problem]:
+    """Which of the files are not there."""
+    return [Problem(where, f"there is no file '{p}'{_nearest_file(Path(p))}") for p in paths if not Path(p).exists()]
+
+
+def _nearest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (nor a folder '{path.parent}')"
+    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 1)
+    return f"; did you mean '{path.parent / near[0]}'?" if near else ""
+
+
+def xml_problems(files: Sequence[str]) -> list[Problem]:
+    """Which force field files are neither here nor among OpenMM's own."""
+    from openmm import app
+
+    folder = Path(app.__file__).parent / "data"
+    own = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.xml"))
+    return [
+        Problem("forcefield", f"there is no file '{f}', here or among OpenMM's own{_nearest_name(f, own)}")
+        for f in files
+        if not Path(f).is_file() and f not in own
+    ]
+
+
+def _nearest_name(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"; did you mean '{near[0]}'?" if near else f": {', '.join(names)}"
+
+
+def system_from_xml(structure: Structure, files: Sequence[str], rules: Rules) -> Any:
+    """An ``openmm.System`` from force field XML files (which may carry Python that OpenMM runs: use ones you trust).
+
+    Raises InputError with every residue that is unknown or incomplete, or with what OpenMM said.
+    """
+    from openmm import app
+
+    files, options = list(files), rules.options()
+    if rules.implicit is not None:
+        options |= rules.implicit.options()
+        own = f"implicit/{rules.implicit.model.lower()}.xml"
+        others = [f for f in files if f.startswith("implicit/") or f.endswith("_obc.xml")]
+        files += [] if others else [own]
+        if others and others != [own]:
+            raise InputError(Problem("implicit.model", f"'{rules.implicit.model}' contradicts the file {others[0]}"))
+    try:
+        forcefield = app.ForceField(*files)
+    except Exception as error:
+        raise InputError(Problem("forcefield", f"cannot be read: {error}")) from error
+    try:
+        return forcefield.createSystem(structure.topology, **options)
+    except Exception as error:
+        problems = _residue_problems(forcefield, structure.topology, str(error))
+        raise InputError(*(problems or [Problem("forcefield", str(error))])) from error
+
+
+def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Problem]:
+    """Each residue that has no template and why; ends of chains, which patches may mend, only if OpenMM names them."""
+    named = re.match(r"No template found for residue (\d+)", message)
+    if named is None:
+        return []
+    names = {t: {a.name for a in template.atoms} for t, template in forcefield._templates.items()}
+    reasons: dict[str, list[str]] = {}
+    for residue in forcefield.getUnmatchedResidues(topology):
+        chain = list(residue.chain.residues())
+        patched = bool(forcefield._patches) and residue in (chain[0], chain[-1])
+        if patched and residue.index != int(named[1]):
+            continue
+        reasons.setdefault(_why_unmatched(residue, names), []).append(name_of_residue(residue))
+    return [Problem("structure", f"residue {_abridged(found)} {why}") for why, found in reasons.items()]
+
+
+def _abridged(names: list[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (f" (and {len(names) - shown} more)" if len(names) > shown else "")
+
+
+def _why_unmatched(residue: Any, templates: dict[str, set[str]]) -> str:
+    if residue.name in ("HOH", "WAT", "SOL", "TIP3"):
+        return "is water: remove it, or add a water model to the force field files (amber14/tip3p.xml)"
+    candidates = [t for t in templates if t in (residue.name, f"N{residue.name}", f"C{residue.name}")]
+    candidates += {"HIS": [t for t in ("HID", "HIE", "HIP", "HSD", "HSE", "HSP") if t in templates]}.get(
+        residue.name, []
+    )
+    if not candidates:
+        near = difflib.get_close_matches(residue.name, templates, 3, 0.5)
+        return "is not in the force field" + (f"; the nearest names are {', '.join(near)}" if near else "")
+    have = {a.name for a in residue.atoms()}
+    best = min(candidates, key=lambda t: len(templates[t] ^ have))
+    lack, extra = sorted(templates[best] - have), sorted(have - templates[best])
+    if not lack and not extra:
+        return f"has the atoms of {best} but other bonds: is the chain broken, or a neighbour missing?"
+    parts = [f"lacks {', '.join(lack)}"] * bool(lack) + [f"has {', '.join(extra)} too many"] * bool(extra)
+    cure = ": add missing atoms with fix = true" if lack else ""
+    return f"does not match the template {best}: it {' and '.join(parts)}{cure}"
+
+
+def system_from_parameters(structure: Structure, files: Sequence[str], rules: Rules) -> tuple[Any, Any]:
+    """(``openmm.System``, topology) from an Amber prmtop, a CHARMM psf with its parameter files, or a GROMACS top.
+
+    For GROMACS a second entry may be the folder that its includes are in.
+
+    Raises InputError with what OpenMM said, or where the numbers of atoms differ.
+    """
+    from openmm import app
+
+    first, rest = str(files[0]), [str(f) for f in files[1:]]
+    options, implicit = rules.options(), rules.implicit
+    solvent = {} if implicit is None else {"implicitSolvent": getattr(app, implicit.model), **implicit.options()}
+    try:
+        kind = _kind(Path(first))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Non-optimal GB parameters")
+            if kind == "amber":
+                file = app.AmberPrmtopFile(first)
+                system = file.createSystem(**options, **solvent)
+            elif kind == "charmm":
+                file = app.CharmmPsfFile(first)
+                parameters = app.CharmmParameterSet(*rest)
+                system = file.createSystem(parameters, flexibleConstraints=False, **options, **solvent)
+            elif implicit is None:
+                file = app.GromacsTopFile(first, includeDir=rest[0] if rest else None)
+                system = file.createSystem(**options)
+            else:
+                raise InputError(Problem("implicit", "is not available for a GROMACS top: use XML, prmtop or psf"))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(Problem("parameters", f"{', '.join(map(str, files))}: {error}")) from error
+    if len(structure.positions) != system.getNumParticles():
+        raise InputError(Problem("structure", f"has {len(structure.positions)} atoms, but {first} describes "
+                                 f"{system.getNumParticles()}: they must be of the same molecule"))  # fmt: skip
+    return system, file.topology
+
+
+def _kind(path: Path) -> str:
+    """By its end, and for 'top', which Amber and GROMACS both use, by how it begins."""
+    if path.suffix.lower() == ".psf":
+        return "charmm"
+    with path.open() as file:
+        start = file.read(8)
+    if start.startswith("%VERSION"):
+        return "amber"
+    if path.suffix.lower() == ".top":
+        return "gromacs"
+    raise InputError(Problem("parameters", f"'{path}' is no Amber prmtop, CHARMM psf or GROMACS top"))
