@@ -1,0 +1,163 @@
+"""The figures of the page that are curves: profiles, traces in time, convergence, growth of the bias."""
+
+import math
+from html import escape
+
+import numpy as np
+
+from metastable.report.notation import Shown, number, plus_minus, shown, symbol
+from metastable.report.plot import Panel, spread
+from metastable.report.rundata import Landscape, Profile, RunData, Series
+from metastable.report.surface import area, mark
+
+_STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
+
+
+def figure(title: str, drawing: str, caption: str, *, before: str = "") -> str:
+    """A card with a heading, a picture and what it shows."""
+    return (
+        f'<figure class="card"><h3>{escape(title)}</h3>{before}<div class="plot">{drawing}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def profiles(landscape: Landscape, kT: float | None) -> list[Profile]:
+    """Free energies along each axis: as the run wrote them, or the surface summed over the other axis.
+
+    F(x) = -kT ln sum_y exp(-F(x, y)/kT). The error of such a sum is at most the mean of the errors under the same
+    weights (as if they were all of one sign), and is marked as that bound. Without kT there is none.
+    """
+    if len(landscape.axes) == 1 or landscape.profiles or kT is None:
+        own = Profile(landscape.axes[0], landscape.free_energy, landscape.error)
+        return [own] if len(landscape.axes) == 1 else list(landscape.profiles)
+    found = []
+    for i, axis in enumerate(landscape.axes):
+        weight = np.nan_to_num(np.exp(-(landscape.free_energy - np.nanmin(landscape.free_energy)) / kT))
+        total = weight.sum(1 - i)
+        error = (weight * np.nan_to_num(landscape.error)).sum(1 - i) / np.where(total > 0, total, np.nan)
+        with np.errstate(divide="ignore"):
+            free_energy = np.where(total > 0, -kT * np.log(total), np.nan)
+        found.append(Profile(axis, free_energy - np.nanmin(free_energy), error, bound=True))
+    return found
+
+
+def profile_figure(profile: Profile, landscape: Landscape, *, wide: bool = False) -> str:
+    """A profile with its error band; where it is the whole landscape, its minima are there to be clicked on."""
+    axis = shown(profile.axis)
+    x = profile.axis.grid * axis.factor
+    low, high = profile.free_energy - profile.error, profile.free_energy + profile.error
+    lo, hi = spread(profile.free_energy, low, high, floor=0.0)
+    panel = Panel((axis.lo, axis.hi), (min(lo, float(np.nanmin(low, initial=0.0))), hi), height=400 if wide else 290)
+    drawing = panel.svg(
+        f"Free energy along {axis.symbol} in kJ/mol with its error band",
+        panel.axes(axis.title, "free energy (kJ/mol)", axis.ticks),
+        panel.band(x, low, high, "s1"),
+        panel.line(x, profile.free_energy, "s1"),
+    )
+    band = "an upper bound of the standard error" if profile.bound else "one standard error"
+    caption = f"The band is {band} to either side."
+    if not wide:
+        return figure(f"Along {axis.symbol}", drawing, caption)
+    marks = []
+    for m in landscape.minima:
+        left = 100 * (m.location[0] * axis.factor - axis.lo) / (axis.hi - axis.lo)
+        bottom = 100 * (m.free_energy - panel.y[0]) / (panel.y[1] - panel.y[0])
+        marks.append(mark(m, (axis,), f"left:{left:.2f}%;bottom:{bottom:.2f}%"))
+    label = "Free energy: explore with the arrow keys, Enter shows the structure"
+    return (
+        f'<figure class="card map"><h3>Free energy</h3><div class="plot">{drawing}{area(panel, label, "".join(marks))}'
+        f"</div><figcaption>{caption} A click shows the structure.</figcaption></figure>"
+    )
+
+
+def trace_figures(cvs: Series) -> list[str]:
+    """Each collective variable in time, some walkers in colours."""
+    time, unit = _time(cvs.time)
+    drawn = []
+    for k, (name, its_unit) in enumerate(zip(cvs.names, cvs.units, strict=True)):
+        factor = math.degrees(1) if its_unit in ("rad", "radian", "radians") else 1.0
+        label = f"{symbol(name)} (°)" if factor != 1 else f"{symbol(name)} ({its_unit})" if its_unit else symbol(name)
+        values = cvs.values[:, :, k] * factor
+        lo, hi = spread(values)
+        turn = factor != 1 and hi - lo > 200
+        panel = Panel(_ends(time), (-180, 180) if turn else (lo, hi), height=230)
+        drawing = panel.svg(
+            f"{symbol(name)} of {len(cvs.walkers)} walkers against time",
+            panel.axes(f"time ({unit})", label, None, (-180, -90, 0, 90, 180) if turn else None),
+            *(panel.dots(time, values[:, w], _STYLES[w % 6]) for w in range(len(cvs.walkers))),
+        )
+        drawn.append(figure(f"{symbol(name)} in time", drawing, f"{len(time)} points of each walker.",
+                            before=legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
+    return drawn
+
+
+def legend(names: list[str]) -> str:
+    items = "".join(f'<li class="{_STYLES[i % 6]}">{escape(n)}</li>' for i, n in enumerate(names))
+    return f'<ul class="legend">{items}</ul>'
+
+
+def convergence_figure(data: RunData) -> str | None:
+    """The estimates from the first part of the run, against its length; the last value runs through as a band."""
+    entries = data.convergence
+    names = list(dict.fromkeys(name for e in entries for name in e.get("values") or {}))
+    if not names:
+        return None
+    units = {q.name: q.unit for q in data.quantities}
+    unit = next((units[n] for n in names if units.get(n)), "kJ/mol")
+    ns = np.array([_value(e.get("time_ns")) for e in entries])
+    time, time_unit = _time(ns * 1000)
+    table = np.array([[_pair((e.get("values") or {}).get(n)) for n in names] for e in entries])
+    values, errors = table[..., 0], table[..., 1]
+    panel = Panel(
+        (0.0, float(np.nanmax(time)) * 1.04), spread(values - np.nan_to_num(errors), values + np.nan_to_num(errors))
+    )  # fmt: skip
+    parts = [panel.axes(f"time used, all walkers together ({time_unit})", f"estimate ({unit})")]
+    for i, name in enumerate(names):
+        style, last, error = _STYLES[i % 6], values[-1, i], errors[-1, i]
+        ends = np.array(panel.x)
+        parts.append(panel.band(ends, np.full(2, last - error), np.full(2, last + error), style))
+        titles = [f"{symbol(name)}: {plus_minus(v, e, unit)} at {number(t)} {time_unit}"
+                  for t, v, e in zip(time, values[:, i], errors[:, i], strict=True)]  # fmt: skip
+        parts += [panel.line(time, values[:, i], style), panel.bars(time, values[:, i], errors[:, i], style, titles)]
+    drawing = panel.svg(f"{', '.join(names)} against the simulated time, with error bars", *parts)
+    caption = "Each point uses the run from its start to there. Bars are one standard error; the band is the final one."
+    return figure("Convergence", drawing, caption, before=legend([symbol(n) for n in names]))
+
+
+def bias_figure(data: RunData) -> str | None:
+    """The bias against time, from the log."""
+    bias, time = data.log.get("bias_kJ_mol"), data.log.get("time_ps")
+    if bias is None or time is None or not np.isfinite(bias).any() or not np.nanmax(np.abs(bias)) > 0:
+        return None
+    stride = max(1, len(time) // 500)
+    time, unit = _time(time[::stride])
+    bias = bias[::stride]
+    panel = Panel(_ends(time), spread(bias, floor=min(0.0, float(np.nanmin(bias)))))
+    drawing = panel.svg(
+        "The bias at the walkers, in kJ/mol, against time",
+        panel.axes(f"time ({unit})", "bias (kJ/mol)"),
+        panel.line(time, bias, "s1"),
+    )
+    return figure("Growth of the bias", drawing, "The mean over the walkers of the bias where they are.")
+
+
+def shown_axes(landscape: Landscape) -> tuple[Shown, ...]:
+    return tuple(shown(a) for a in landscape.axes)
+
+
+def _time(ps: np.ndarray) -> tuple[np.ndarray, str]:
+    ps = np.asarray(ps, dtype=float)
+    return (ps / 1000, "ns") if len(ps) and np.nanmax(ps) >= 2000 else (ps, "ps")
+
+
+def _ends(time: np.ndarray) -> tuple[float, float]:
+    lo, hi = (float(np.nanmin(time)), float(np.nanmax(time))) if len(time) else (0.0, 1.0)
+    return min(lo, 0.0) if lo < 0.2 * hi else lo, hi
+
+
+def _value(x: object) -> float:
+    return float(x) if isinstance(x, int | float) else float("nan")
+
+
+def _pair(entry: object) -> tuple[float, float]:
+    return (_value(entry.get("value")), _value(entry.get("error"))) if isinstance(entry, dict) else (math.nan, math.nan)

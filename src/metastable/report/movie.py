@@ -1,0 +1,156 @@
+"""The molecule of a run, ready to be drawn: frames lain on one another, few enough to fit into the page."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metastable.core.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Movie:
+    """Frames of one molecule.
+
+    positions: nm, (frames, atoms, 3). elements: symbols; names: what an atom is called, e.g. ``ALA 2 CB``.
+    bonds: (bonds, 2). index: which frame of the trajectory each one is. keep: frames that may not be thinned away.
+    time: ps, (frames,). cvs: (frames, cvs) in the units of the axes; walker: (frames,); None where not written down.
+    hidden: how many atoms of water are left out.
+    """
+
+    positions: np.ndarray
+    elements: tuple[str, ...]
+    names: tuple[str, ...]
+    bonds: np.ndarray
+    index: np.ndarray
+    keep: tuple[int, ...]
+    time: np.ndarray
+    cvs: np.ndarray | None = None
+    walker: np.ndarray | None = None
+    hidden: int = 0
+
+
+def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limit: int = 2000) -> Movie | None:
+    """Read ``trajectory.xtc`` or ``.dcd`` with ``topology.pdb``; None where either is missing or empty.
+
+    keep: frames that must be there. limit: about how many frames are read at most. notes: ``cvs``, ``time_ps`` and
+    ``walker``, one entry a frame of the trajectory. Raises InputError where the two files do not belong together.
+    """
+    top = directory / "topology.pdb"
+    path = next((p for p in (directory / "trajectory.xtc", directory / "trajectory.dcd") if p.exists()), None)
+    if path is None or not top.exists() or not path.stat().st_size:
+        return None
+    import mdtraj
+
+    topology = mdtraj.load_topology(str(top))
+    with mdtraj.open(str(path)) as file:
+        frames = len(file)
+    keep = tuple(sorted({k for k in keep if 0 <= k < frames}))
+    stride = max(1, -(-frames // limit))
+    try:
+        traj = mdtraj.load(str(path), top=topology, stride=stride)
+        extra = [k for k in keep if k % stride]
+        if extra:
+            traj = mdtraj.join([traj, *(mdtraj.load_frame(str(path), k, top=topology) for k in extra)])
+    except ValueError as error:
+        raise InputError(Problem(str(path), f"does not belong to {top.name}: {error}")) from error
+    index = np.array([*range(0, frames, stride), *extra])
+    order = np.argsort(index)
+    return _movie(traj[order], index[order], keep, notes)
+
+
+def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str, Any]) -> Movie:
+    dry = [a.index for a in traj.topology.atoms if not a.residue.is_water]
+    hidden = traj.n_atoms - len(dry) if dry else 0
+    if traj.unitcell_lengths is not None and traj.topology.n_bonds:
+        traj.make_molecules_whole(inplace=True)
+    if hidden:
+        traj = traj.atom_slice(dry)
+    atoms = list(traj.topology.atoms)
+    heavy = [a.index for a in atoms if a.element is None or a.element.symbol != "H"]
+    traj.superpose(traj, 0, atom_indices=heavy if len(heavy) > 2 else None)
+    elements = tuple(a.element.symbol if a.element is not None else "" for a in atoms)
+    positions = _principal(np.asarray(traj.xyz, dtype=np.float64))
+
+    def noted(name: str) -> np.ndarray | None:
+        values = notes.get(name)
+        return None if values is None or len(values) <= index[-1] else np.array(values, dtype=float)[index]
+
+    time = noted("time_ps")
+    return Movie(
+        positions=positions,
+        elements=elements,
+        names=tuple(f"{a.residue.name} {a.residue.resSeq} {a.name}" for a in atoms),
+        bonds=_bonds(traj.topology, elements, positions[0]),
+        index=index,
+        keep=keep,
+        time=np.asarray(traj.time, dtype=float) if time is None else time,
+        cvs=noted("cvs"),
+        walker=noted("walker"),
+        hidden=hidden,
+    )
+
+
+def _principal(positions: np.ndarray) -> np.ndarray:
+    """Turn all frames so that the first lies flat on the screen: longest axis to the right, shortest to the eye."""
+    positions = positions - positions[0].mean(0)
+    _, axes = np.linalg.eigh(positions[0].T @ positions[0])
+    axes = axes[:, ::-1]  # eigh has the longest axis last
+    axes[:, 2] *= np.linalg.det(axes)  # a mirror image would be another molecule
+    return positions @ axes
+
+
+_COVALENT = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.107, "S": 0.105, "Cl": 0.102}
+"""Covalent radii, nm (Cordero et al., 2008, doi:10.1039/B801115J); 0.12 for the others."""
+
+
+def _bonds(topology: Any, elements: tuple[str, ...], positions: np.ndarray) -> np.ndarray:
+    """Bonds of the topology; an atom that has none there gets those that its distances suggest."""
+    bonds = {(min(a.index, b.index), max(a.index, b.index)) for a, b in topology.bonds}
+    radii = np.array([_COVALENT.get(e, 0.12) for e in elements])
+    for i in set(range(len(elements))) - {atom for bond in bonds for atom in bond}:
+        distance = np.linalg.norm(positions - positions[i], axis=1)
+        for j in np.flatnonzero(distance < 1.25 * (radii + radii[i])):
+            if i != j:
+                bonds.add((min(i, int(j)), max(i, int(j))))
+    return np.array(sorted(bonds), dtype=int).reshape(-1, 2)
+
+
+def thinned(movie: Movie, limit: int) -> np.ndarray:
+    """Which frames to take so that there are at most ``limit``: evenly spread, and all that must be kept."""
+    frames = len(movie.index)
+    must = np.flatnonzero(np.isin(movie.index, movie.keep))
+    even = np.linspace(0, frames - 1, min(max(limit - len(must), 0), frames)).round().astype(int)
+    return np.union1d(even, must)
+
+
+def encoded(movie: Movie, budget: int) -> dict[str, Any]:
+    """The movie as a JSON object of about ``budget`` bytes: positions are 16-bit integers times ``scale`` nm, base64.
+
+    Raises ValueError where the frames that must be kept do not fit: the molecule is too large for the page.
+    """
+    atoms = len(movie.elements)
+    fixed = 24 * atoms + 14 * len(movie.bonds)  # names and bonds
+    limit = (budget - fixed) // (8 * atoms + 40)  # a frame: 6 bytes an atom as base64, and its notes
+    if limit < max(1, len(movie.keep)):
+        raise ValueError(f"{atoms} atoms need more than the {budget} bytes that the page has for them")
+    chosen = thinned(movie, min(limit, 1000))
+    positions = movie.positions[chosen]
+    scale = float(np.abs(positions).max()) / 32767 or 1.0
+    quantised = np.round(positions / scale).astype("<i2")
+    return {
+        "atoms": atoms,
+        "frames": len(chosen),
+        "scale": scale,
+        "positions": base64.b64encode(quantised.tobytes()).decode(),
+        "elements": list(movie.elements),
+        "names": list(movie.names),
+        "bonds": movie.bonds.ravel().tolist(),
+        "index": movie.index[chosen].tolist(),
+        "time": [round(float(t), 3) for t in movie.time[chosen]],
+        "cvs": None if movie.cvs is None else np.round(movie.cvs[chosen], 4).tolist(),
+        "walker": None if movie.walker is None else movie.walker[chosen].astype(int).tolist(),
+    }
