@@ -43,6 +43,18 @@ def constrain(constraint, free, old, momenta, masses, dt):
     return positions, momenta + masses[:, None] * (positions - free) / dt
 
 
+def verlet(state, potential, masses, dt, constraint) -> State:
+    """BAB: one step of constant energy, with constraints by RATTLE."""
+    masses, dt = _as(state, masses, dt)
+    momenta = kick(state.momenta, state.forces, dt / 2)
+    free = drift(state.positions, momenta, masses, dt)
+    positions, momenta = constrain(constraint, free, state.positions, momenta, masses, dt)
+    frame = Frame(positions, state.frame.box)
+    forces = force(potential, frame)
+    momenta = kick(momenta, forces, dt / 2)
+    return State(frame, constraint.momenta(momenta, frame, masses), forces)
+
+
 class VelocityVerlet(eqx.Module):
     """Constant energy dynamics: BAB, second order, symplectic and reversible; RATTLE where constrained.
 
@@ -61,14 +73,7 @@ class VelocityVerlet(eqx.Module):
         return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
-        masses, dt = _as(state, self.masses, self.dt)
-        momenta = kick(state.momenta, state.forces, dt / 2)
-        free = drift(state.positions, momenta, masses, dt)
-        positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
-        frame = Frame(positions, state.frame.box)
-        forces = force(self.potential, frame)
-        momenta = kick(momenta, forces, dt / 2)
-        return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
+        return verlet(state, self.potential, self.masses, self.dt, self.constraint)
 
 
 class Langevin(eqx.Module):
@@ -114,10 +119,9 @@ class BAOAB(eqx.Module):
     Unlike there, the momenta that a step gives belong to the same time as the positions, at the price of an error
     of second order in their distribution and, with constraints, of one more projection.
 
-    The arguments are those of :class:`Langevin`.
+    The arguments, and the treatment of constraints, are those of :class:`Langevin`.
 
-    Leimkuhler, Matthews 2013, doi:10.1063/1.4802990, and 2016, doi:10.1098/rspa.2016.0138, with constraints
-    (one O step between two half drifts, as there).
+    Leimkuhler, Matthews 2013, doi:10.1063/1.4802990.
     """
 
     potential: Potential
@@ -146,7 +150,7 @@ class BAOAB(eqx.Module):
 
 
 class Overdamped(eqx.Module):
-    """Brownian dynamics, dx = F / (friction m) dt + sqrt(2 kT / (friction m)) dW: the limit of BAOAB for large friction.
+    """Brownian dynamics, dx = F / (friction m) dt + sqrt(2 kT / (friction m)) dW: BAOAB's limit of large friction.
 
     x' = x + h F / (friction m) + sqrt(h / (2 friction)) (p + p') / m, where p' are fresh Maxwell-Boltzmann momenta and
     p those of the step before. Its configurations are of second order in h = dt (Euler-Maruyama's of first) and exact

@@ -44,6 +44,11 @@ def kinetic_energy(momenta: Float[Array, "atoms 3"], masses: Float[Array, " atom
     return jnp.sum(momenta**2 * inverse(masses)[:, None]) / 2
 
 
+def total_energy(potential: Potential, state: State, masses: Float[Array, " atoms"]) -> Float[Array, ""]:
+    """Kinetic and potential energy, kJ/mol; of use where positions and momenta belong to the same time."""
+    return kinetic_energy(state.momenta, masses) + potential(state.frame)
+
+
 def temperature(
     momenta: Float[Array, "atoms 3"], masses: Float[Array, " atoms"], degrees_of_freedom: int
 ) -> Float[Array, ""]:
