@@ -118,17 +118,13 @@ def _dot_general(eqn, xs, bs, size):
         return _dot_along_replicas(eqn, xs, lc, rc, lb, rb)
     if lb:
         return None
-    rest = {k: v for k, v in eqn.params.items() if k != "dimension_numbers"}
+    precision, wide = eqn.params["precision"], eqn.params["preferred_element_type"]
     if bs[1]:
-        return lax.dot_general(*xs, ((lc, rc), (lb, rb)), **_dot_options(rest))
-    out = lax.dot_general(xs[1], xs[0], ((rc, lc), (rb, lb)), **_dot_options(rest))  # replicas end up last
+        return lax.dot_general(xs[0], xs[1], ((lc, rc), (lb, rb)), precision, wide)
+    out = lax.dot_general(xs[1], xs[0], ((rc, lc), (rb, lb)), precision, wide)  # replicas end up last
     free = xs[1].ndim - len(rc)
     own = out.ndim - 1 - free
     return lax.transpose(out, (*range(free, free + own), *range(free), out.ndim - 1))
-
-
-def _dot_options(params):
-    return {k: params[k] for k in ("precision", "preferred_element_type")}
 
 
 def _dot_along_replicas(eqn, xs, lc, rc, lb, rb):
