@@ -73,3 +73,13 @@ def cell_index(samples: Float[np.ndarray, "*batch cvs"], axes: tuple[Axis, ...])
         inside &= k >= 0
         cell = cell * axis.bins + k
     return np.where(inside, cell, -1)
+
+
+def straighten(samples: Float[np.ndarray, "*batch cvs"], axes: tuple[Axis, ...]) -> Float[np.ndarray, "*batch parts"]:
+    """The CVs as numbers that may be averaged: cosine and sine of the turn along a periodic axis."""
+    parts = []
+    for i, axis in enumerate(axes):
+        s = np.asarray(samples[..., i], float)
+        turn = 2 * np.pi * (s - axis.lower) / (axis.upper - axis.lower)
+        parts += [np.cos(turn), np.sin(turn)] if axis.periodic else [s]
+    return np.stack(parts, -1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from metastable.estimate.axes import Axis, cell_index
+from metastable.estimate.axes import Axis, cell_index, straighten
 from metastable.estimate.correlation import STRETCHES, Blocks, choose_blocks, resample
 from metastable.estimate.estimate import Estimate, log_ratio
 
@@ -178,12 +178,7 @@ def _blocks(samples, axes, weights, length) -> Blocks:
     frames, walkers = samples.shape[:2]
     if length is not None or walkers >= STRETCHES:
         return choose_blocks(frames, walkers, length=length)
-    parts = []
-    for i, axis in enumerate(axes):
-        s = np.asarray(samples[..., i], float)
-        turn = 2 * np.pi * (s - axis.lower) / (axis.upper - axis.lower)
-        parts += [np.cos(turn), np.sin(turn)] if axis.periodic else [s]
-    observables = np.stack(parts, -1)
     w = weights[..., None]
-    observables = w * (observables - (w * observables).sum((0, 1)) / weights.sum())
+    s = straighten(samples, axes)
+    observables = w * (s - (w * s).sum((0, 1)) / weights.sum())
     return choose_blocks(frames, walkers, observables)
