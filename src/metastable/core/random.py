@@ -1,11 +1,11 @@
-"""Normal deviates for the noise of the dynamics, from a counter-based generator.
+"""Normal deviates for the noise of the dynamics, and keys for many replicas, from a counter-based generator.
 
 ``normal`` is the default there: jax's own threefry deviates cost as much as all the bonded forces of a small
-peptide, this one less than a tenth of that. ``threefry_normal`` is the same with jax's generator, for whoever
-wants to exclude the noise as the cause of something: ``Langevin(..., normal=threefry_normal)``.
+peptide, this one a tenth of that. ``threefry_normal`` is the same with jax's generator, for whoever wants to
+exclude the noise as the cause of something: ``Langevin(..., normal=threefry_normal)``.
 
-Either is a pure function of its key: keys are still made, split and folded by threefry, so what a run draws is
-as reproducible with one as with the other. Neither is meant for secrets.
+Either is a pure function of its key, so what a run draws is as reproducible with one as with the other: the same
+on every machine up to the rounding of a logarithm. Neither is meant for secrets.
 """
 
 from math import factorial, pi
@@ -44,12 +44,20 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...] = (), dtype=None) -> Float[
         u = (_signed(radius >> 1).astype(jnp.float32) + 0.5) * 2.0**-31
         f = _signed(angle).astype(jnp.float32) * 2.0**-32
         sine = f * _polynomial(_SINE[:7], f * f)
-    return (jnp.sqrt(-2 * jnp.log(u)) * sine).astype(dtype).reshape(shape)
+    # a quotient, for XLA works out a product anew for each of its readers, and all that stands behind it
+    return (sine / lax.rsqrt(-2 * jnp.log(u))).reshape(shape)
 
 
 def threefry_normal(key: PRNGKeyArray, shape: tuple[int, ...] = (), dtype=None) -> Float[Array, "*shape"]:
     """Standard normal deviates by jax's generator: ``jax.random.normal``."""
     return jax.random.normal(key, shape, dtype or float)
+
+
+def spread(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+    """``count`` keys from one, a hash of its two words and a counter: what ``jax.random.split`` does, without the
+    threefry, which for the keys of some hundred replicas costs as much in each step as their noise.
+    """
+    return jax.random.wrap_key_data(jnp.stack(_words(key, count, 2), axis=-1), impl=jax.random.key_impl(key))
 
 
 def _words(key: PRNGKeyArray, size: int, count: int) -> list[UInt32[Array, " size"]]:

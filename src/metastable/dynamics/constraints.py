@@ -130,12 +130,14 @@ class Constraints(eqx.Module):
         multipliers, start = [], 0
         for size, count in self.clusters:
             rows = [slice(start + k * count, start + (k + 1) * count) for k in range(size)]
-            cluster = [[x[row] for row in rows] for x in (s, r, lengths)]
-            multipliers += _newton(equation, *cluster, _coupling([pairs[row] for row in rows], weights), steps)
+            one, two, d = ([x[row] for row in rows] for x in (s, r, lengths))
+            coupling = _coupling([pairs[row] for row in rows], weights)
+            multipliers += _newton(equation, one, two, d, coupling, steps)
             start += size * count
         if start < len(pairs):
-            cluster = [x[start:] for x in (s, r, lengths, pairs)]
-            multipliers.append(_ccma(equation, *cluster, weights, jnp.asarray(self.inverse, s.dtype), iterations))
+            one, two, d, large = (x[start:] for x in (s, r, lengths, pairs))
+            inverse = jnp.asarray(self.inverse, s.dtype)
+            multipliers.append(_ccma(equation, one, two, d, large, weights, inverse, iterations))
         return _displacements(jnp.concatenate(multipliers), r, pairs, weights)
 
 
