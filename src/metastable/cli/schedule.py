@@ -43,13 +43,12 @@ def plan(
     every = _whole(output.every, dt, "output.every", "time steps", problems)
     pace_steps = 0 if pace is None else _whole(pace, dt, "bias.pace", "time steps", problems)
     frames = _whole(output.trajectory, output.every, "output.trajectory", "records (output.every)", problems)
-    most = _MOST_STEPS * dt
-    if dynamics.duration > most:
-        problems.append(Problem("dynamics.duration", f"'{dynamics.duration.text}' is more than {_MOST_STEPS} steps of "
-                                                     f"'{dt.text}': run it in parts of at most {most / 1e3:g} ns"))  # fmt: skip
+    if dynamics.duration > _MOST_STEPS * dt:
+        message = f"'{dynamics.duration.text}' is more than {_MOST_STEPS} steps of '{dt.text}': run it in parts"
+        problems.append(Problem("dynamics.duration", message))
     elif dynamics.duration < output.every:
-        problems.append(Problem("dynamics.duration", f"'{dynamics.duration.text}' must be at least output.every, "
-                                                     f"'{output.every.text}'"))  # fmt: skip
+        message = f"'{dynamics.duration.text}' must be at least output.every, '{output.every.text}'"
+        problems.append(Problem("dynamics.duration", message))
     if len(problems) > before:
         return None
     records = _ceil(dynamics.duration / output.every)
@@ -70,13 +69,8 @@ def _whole(time: float, unit: float, where: str, what: str, problems: list[Probl
     count = round(min(time / unit, 1e15))
     if count < 1 or count > _MOST_STEPS or abs(time / unit - count) > 1e-6 * count:
         text = getattr(time, "text", time)
-        problems.append(
-            Problem(
-                where,
-                f"'{text}' is {time / unit:.6g} {what}: it must be a whole number of them, at least 1; "
-                f"for example '{_time(max(count, 1) * unit)}'",
-            )  # fmt: skip
-        )
+        message = f"'{text}' is {time / unit:.6g} {what}: it must be a whole number of them, at least 1"
+        problems.append(Problem(where, f"{message}; for example '{_time(max(count, 1) * unit)}'"))
     return count
 
 
