@@ -291,6 +291,35 @@ def test_custom_derivative_with_integer_arguments(x):
     np.testing.assert_allclose(found, jnp.zeros_like(x).at[2].set(3))
 
 
+def test_derivatives_of_what_does_not_vary_are_not_taken(x):
+    """A shared parameter that is not asked for costs nothing: its symbolic zero reaches the rule."""
+    asked = []
+
+    @jax.custom_jvp
+    def scale(a, x):
+        return a * x
+
+    def rule(primals, tangents):
+        asked.append([type(t).__name__ == "SymbolicZero" for t in tangents])
+        return scale(*primals), primals[0] * tangents[1]
+
+    scale.defjvp(rule, symbolic_zeros=True)
+    found = jax.grad(lambda x: replicate(scale, shared=(0,))(2.0, x).sum())(x)
+    np.testing.assert_allclose(found, 2 * jnp.ones_like(x))
+    assert asked and all(zeros == [True, False] for zeros in asked)
+
+
+def test_custom_derivative_with_integer_results(x):
+    @jax.custom_jvp
+    def largest(x):
+        return x.max(), x.argmax()
+
+    largest.defjvp(lambda p, t: (largest(*p), (5 * t[0].sum(), np.zeros((), jax.dtypes.float0))))
+    found, where = jax.jvp(replicate(largest), (x,), (jnp.ones_like(x),))[1]
+    np.testing.assert_allclose(found, 5 * 21 * np.ones(REPLICAS))
+    assert where.dtype == jax.dtypes.float0
+
+
 def test_checkpoint_survives(x):
     """What was to be recomputed in the backward pass still is: no sine is kept."""
     lifted = replicate(jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)).sum()))

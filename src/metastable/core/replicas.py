@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex
 
 from metastable.core.trailing import operate, with_axis
@@ -232,52 +233,55 @@ def _checkpoint(eqn, xs, bs, size):
 def _custom_derivative(eqn, xs, bs, size):
     """A function with a custom derivative: the lifted one has the lifted derivative."""
     closed, bind = eqn.params["call_jaxpr"], eqn.primitive.get_bind_params(eqn.params)
-    real = [jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars]  # the others have no derivative
+    real = [i for i, v in enumerate(eqn.invars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
     shared = [i for i, b in enumerate(bs) if not b]
 
     def call(*xs):
         outs, lasts = _evaluate(closed.jaxpr, closed.consts, xs, bs, size)
         return [with_axis(x, b, size) for x, b in zip(outs, lasts, strict=True)]
 
-    def split(xs):
-        """The one-system function of the real operands, and these."""
+    def among(xs, moving):
+        """The one-system function of the moving operands among all, and these."""
 
-        def one(*reals):
-            reals = iter(reals)
-            outs = eqn.primitive.bind(*(next(reals) if r else x for r, x in zip(real, xs, strict=True)), **bind)
+        def one(*some):
+            full = list(xs)
+            for i, x in zip(moving, some, strict=True):
+                full[i] = x
+            outs = eqn.primitive.bind(*full, **bind)
             return [x for x in outs if jnp.issubdtype(x.dtype, jnp.inexact)], outs
 
-        return one, [x for r, x in zip(real, xs, strict=True) if r]
+        return one, [xs[i] for i in moving]
 
     def jvp(primals, tangents):
-        moving = [i for i, r in enumerate(real) if r]
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
 
-        def one_jvp(*values):
-            one, reals = split(values[: len(real)])
-            _, slopes, outs = jax.jvp(one, reals, list(values[len(real) :]), has_aux=True)
+        def one_jvp(primals, *tangents):
+            one, some = among(primals, moving)
+            _, slopes, outs = jax.jvp(one, some, list(tangents), has_aux=True)
             return outs, slopes
 
-        fixed = [*shared, *(len(real) + k for k, i in enumerate(moving) if i in shared)]
-        outs, slopes = replicate(one_jvp, shared=fixed)(*primals, *(tangents[i] for i in moving))
+        fixed = [*shared, *(len(primals) + k for k, i in enumerate(moving) if i in shared)]
+        lifted_jvp = replicate(lambda *values: one_jvp(values[: len(primals)], *values[len(primals) :]), shared=fixed)
+        outs, slopes = lifted_jvp(*primals, *(tangents[i] for i in moving))
         return outs, _interleave(outs, slopes)
 
     def forward(*xs):
         def one_vjp(*xs):
-            one, reals = split(xs)
-            _, pullback, outs = jax.vjp(one, *reals, has_aux=True)
+            one, some = among(xs, real)
+            _, pullback, outs = jax.vjp(one, *some, has_aux=True)
             return outs, pullback
 
         return replicate(one_vjp, shared=shared)(*xs)
 
     def backward(pullback, slopes):
         slopes = [s for s in slopes if s.dtype != jax.dtypes.float0]
-        found = iter(replicate(lambda pullback, slopes: pullback(slopes))(pullback, slopes))
-        whole = [next(found) if r else None for r in real]
+        found = dict(zip(real, replicate(lambda pullback, slopes: pullback(slopes))(pullback, slopes), strict=True))
+        whole = (found.get(i) for i in range(len(bs)))  # None for integers, which have no derivative
         return tuple(x if b or x is None else jnp.sum(x, -1) for x, b in zip(whole, bs, strict=True))
 
     if "jvp_jaxpr_fun" in eqn.params:
         lifted = jax.custom_jvp(call)
-        lifted.defjvp(jvp)
+        lifted.defjvp(jvp, symbolic_zeros=True)  # no work for what does not vary
     else:
         lifted = jax.custom_vjp(call)
         lifted.defvjp(forward, backward)
