@@ -11,9 +11,10 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from metastable.core.frame import Frame
+from metastable.core.random import spread
 from metastable.core.replicas import replicate
 
-LANES = 128
+LANES = 64
 """Replicas advanced together on a CPU: enough to fill the vector units, few enough to stay in the cache."""
 
 
@@ -29,7 +30,7 @@ class Replicas(eqx.Module):
     varying: picks the leaves of ``sampler`` that carry a leading replica axis, for instance
         ``lambda s: [s.kT]`` for a ladder of temperatures. All others are common to the replicas.
     lanes: replicas advanced together; must divide ``size``. Default: all on an accelerator, on a CPU
-        the largest divisor of ``size`` up to 128. It changes the speed, never the random numbers.
+        the largest divisor of ``size`` up to 64. It changes the speed, never the random numbers.
     devices: over how many devices the replicas are shared.
 
     Its state is the sampler's state with every array shaped (chunks, ..., lanes): what
@@ -51,8 +52,8 @@ class Replicas(eqx.Module):
             raise ValueError(f"Replicas: devices = {self.devices}, but there are {jax.device_count()}")
         if self._chunks % self.devices:
             raise ValueError(
-                f"Replicas: {self._chunks} chunks of {self._width} replicas cannot be shared by {self.devices} devices; "
-                f"make size / lanes a multiple of {self.devices}"
+                f"Replicas: {self._chunks} chunks of {self._width} replicas cannot be shared by {self.devices} "
+                f"devices; make size / lanes a multiple of {self.devices}"
             )
 
     @property
@@ -77,7 +78,7 @@ class Replicas(eqx.Module):
         return self._each(lambda sampler, key, frame: sampler.init(key, frame))(self._keys(key), self.private(frame))
 
     def step(self, key: PRNGKeyArray, state: Any) -> Any:
-        """One step of every replica; replica i uses the i-th key split from ``key``."""
+        """One step of every replica; replica i uses the i-th key spread from ``key``."""
         return self._each(lambda sampler, key, state: sampler.step(key, state))(self._keys(key), state)
 
     def observe(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -94,7 +95,7 @@ class Replicas(eqx.Module):
         return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*shape, *x.shape[1:]), 1, -1), tree)
 
     def _keys(self, key: PRNGKeyArray) -> Array:
-        return jax.random.split(key, (self._chunks, self._width))
+        return spread(key, self.size).reshape(self._chunks, self._width)
 
     def _each(self, function: Callable) -> Callable:
         """function(sampler, *per replica) for all replicas: chunk by chunk, on each device its own chunks."""

@@ -15,12 +15,13 @@ from metastable.core.random import normal
 class State(eqx.Module):
     """A point in phase space.
 
-    frame: positions in nm, and the box. momenta: Da nm/ps. forces: kJ/mol/nm, those of ``frame``.
+    frame: positions in nm, and the box. momenta: Da nm/ps. forces: kJ/mol/nm, those of ``frame``; None with
+    integrators that carry none.
     """
 
     frame: Frame
     momenta: Float[Array, "*batch atoms 3"]
-    forces: Float[Array, "*batch atoms 3"]
+    forces: Float[Array, "*batch atoms 3"] | None = None
 
     @property
     def positions(self) -> Float[Array, "*batch atoms 3"]:

@@ -39,7 +39,7 @@ def run(
 ) -> tuple[Any, Any]:
     """Take ``steps`` steps of the sampler; record ``observe(state)`` after each ``every`` of them.
 
-    Step i uses ``fold_in(key, i)``. Returns the last state and the records, which carry a leading
+    Step i uses key i of ``jax.random.split(key, steps)``. Returns the last state and the records, which carry a leading
     axis of length ``steps // every``. Pure and differentiable: jit, vmap and grad apply to it.
 
     Raises ValueError where ``every`` does not divide ``steps``.
@@ -48,14 +48,15 @@ def run(
     if every < 1 or steps % every:
         raise ValueError(f"every = {every} must be at least 1 and divide steps = {steps}")
 
-    def step(i, state):
-        return sampler.step(jax.random.fold_in(key, i), state)
+    def step(state, key):
+        return sampler.step(key, state), None
 
-    def stretch(state, first):
-        state = lax.fori_loop(0, every, lambda i, state: step(first + i, state), state)  # static: differentiable
+    def stretch(state, keys):
+        state, _ = lax.scan(step, state, keys)
         return state, observe(state)
 
-    return lax.scan(stretch, state, jax.numpy.arange(0, steps, every))
+    keys = jax.random.split(key, (steps // every, every))  # at once: a key a step costs as much as the step's noise
+    return lax.scan(stretch, state, keys)
 
 
 def stream(

@@ -1,6 +1,6 @@
 """Energies with a hand-written gradient beside them, and the sum of forces on atoms without a scatter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -100,21 +100,18 @@ def with_gradient(
     return lambda positions, parameters: joined(jnp.asarray(positions), parameters)
 
 
-def accumulate(
-    contributions: Float[Array, "terms k 3"], index: Index | np.ndarray, atoms: int
-) -> Float[Array, "atoms 3"]:
-    """Add the contribution of each term to each of its k atoms: out[a] = sum over index[t, i] == a of c[t, i].
+def accumulate(contributions: Sequence[Float[Array, "terms 3"]], index: Any, atoms: int) -> Float[Array, "atoms 3"]:
+    """Add the contribution of each term to each of its k atoms: out[a] = sum over index[t, i] == a of c[i][t].
 
-    index: (terms, k), known on the host. Each atom gathers its own through a padded table: there is no scatter, and
-    no ``reduce`` of few terms, both of which XLA makes scalar loops on a CPU.
+    contributions: k arrays. index: (terms, k), known on the host. Each atom gathers its own through a padded table:
+    there is no scatter, and no ``reduce`` of few terms, both of which XLA makes scalar loops on a CPU.
     """
-    flat = np.asarray(index).T.reshape(-1)  # k first, so that XLA need not interleave what comes as k arrays
-    rows = jnp.swapaxes(contributions, 0, 1).reshape(len(flat), *contributions.shape[2:])
-    padded = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])
+    flat = np.asarray(index).T.reshape(-1)
+    rows = jnp.concatenate([*contributions, jnp.zeros_like(contributions[0], shape=(1, 3))])
     table = _contributors(flat, atoms)
     if table.shape[1] > UNROLLED:
-        return padded[table].sum(1)
-    return sum(padded[column] for column in table.T)
+        return rows[table].sum(1)
+    return sum(rows[column] for column in table.T)
 
 
 def _contributors(flat: np.ndarray, atoms: int) -> np.ndarray:

@@ -58,7 +58,7 @@ def bonds_gradient(positions: Float[Array, "atoms 3"], term: HarmonicBonds) -> F
     square = dot(d, d)
     strain = (square - p.lengths * p.lengths) / (square + p.lengths * jnp.sqrt(square))
     g = (p.stiffness * strain)[:, None] * d
-    return accumulate(jnp.stack([g, -g], axis=1), term.index, len(positions))
+    return accumulate([g, -g], term.index, len(positions))
 
 
 _bonds = with_gradient(bonds_energy, bonds_gradient)
@@ -94,7 +94,7 @@ def angles_gradient(positions: Float[Array, "atoms 3"], term: HarmonicAngles) ->
     slope = p.stiffness * (polar(area, ab) - p.angles) / area
     ga = slope[:, None] * ((ab / dot(a, a))[:, None] * a - b)
     gb = slope[:, None] * ((ab / dot(b, b))[:, None] * b - a)
-    return accumulate(jnp.stack([ga, -ga - gb, gb], axis=1), index, len(positions))
+    return accumulate([ga, -ga - gb, gb], index, len(positions))
 
 
 _angles = with_gradient(angles_energy, angles_gradient)
