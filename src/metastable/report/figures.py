@@ -61,7 +61,8 @@ def profile_figure(profile: Profile, landscape: Landscape, *, wide: bool = False
     marks = []
     for m in landscape.minima:
         left = 100 * (m.location[0] * axis.factor - axis.lo) / (axis.hi - axis.lo)
-        bottom = 100 * (m.free_energy - panel.y[0]) / (panel.y[1] - panel.y[0])
+        height = float(np.interp(m.location[0], profile.axis.grid, np.nan_to_num(profile.free_energy)))
+        bottom = 100 * (height - panel.y[0]) / (panel.y[1] - panel.y[0])
         marks.append(mark(m, (axis,), f"left:{left:.2f}%;bottom:{bottom:.2f}%"))
     label = "Free energy: explore with the arrow keys, Enter shows the structure"
     return (

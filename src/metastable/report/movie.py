@@ -65,7 +65,8 @@ def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limi
 def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str, Any]) -> Movie:
     dry = [a.index for a in traj.topology.atoms if not a.residue.is_water]
     hidden = traj.n_atoms - len(dry) if dry else 0
-    if traj.unitcell_lengths is not None and traj.topology.n_bonds:
+    cell = traj.unitcell_lengths
+    if cell is not None and cell.min() > 1.0 and traj.topology.n_bonds:  # nm; a smaller box is a placeholder
         traj.make_molecules_whole(inplace=True)
     if hidden:
         traj = traj.atom_slice(dry)

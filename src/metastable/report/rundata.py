@@ -190,6 +190,7 @@ def _landscape(data: dict) -> Landscape:
     error = _numbers(data["error"]) if data.get("error") is not None else np.full(shape, np.nan)
     if len(axes) not in (1, 2) or free_energy.shape != shape or error.shape != shape:
         raise ValueError(f"axes of {shape} bins, free_energy {free_energy.shape}, error {error.shape}")
+    listed: list[dict] = data.get("minima") or []
     minima = [
         Minimum(
             name=m.get("name") or chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else ""),
@@ -200,7 +201,7 @@ def _landscape(data: dict) -> Landscape:
             population_error=_number(m.get("population_error")),
             frame=m.get("frame"),
         )
-        for i, m in enumerate(data.get("minima") or ())
+        for i, m in enumerate(listed)
     ]
     profiles = tuple(
         Profile(axes[p["axis"]], _numbers(p["free_energy"]), _numbers(p["error"])) for p in data.get("profiles") or ()
@@ -213,8 +214,9 @@ def _read_log(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    rows = [row for row in rows if len(row) == len(header)]
+        lines = list(csv.reader(file))
+    header = lines[0] if lines else []
+    rows = [row for row in lines[1:] if len(row) == len(header)]
     return {name: np.array([_cell(row[i]) for row in rows]) for i, name in enumerate(header)}
 
 

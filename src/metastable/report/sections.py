@@ -148,13 +148,16 @@ def _states(data: RunData) -> str:
             else f'<span class="badge">{name}</span>'
         )
         places = "".join(f"<td>{s.number(v)}</td>" for v, s in zip(m.location, shown, strict=True))
+        share = percent(m.population, m.population_error).removesuffix(" %")
         rows.append(
             f'<tr data-state="{name}"><th scope="row">{badge}</th>{places}'
-            f"<td>{plus_minus(m.free_energy, m.error)}</td><td>{percent(m.population, m.population_error)}</td></tr>"
+            f"<td>{plus_minus(m.free_energy, m.error)}</td><td>{share}</td></tr>"
         )
     how = " A letter shows the structure." if data.movie is not None else ""
     caption = f"Free energies are against the lowest state; errors are one standard error.{how}"
-    head = f'<th scope="col">State</th>{head}<th scope="col">Free energy (kJ/mol)</th><th scope="col">Population</th>'
+    head = (
+        f'<th scope="col">State</th>{head}<th scope="col">Free energy (kJ/mol)</th><th scope="col">Population (%)</th>'
+    )
     return _section("states", "States", _table(caption, head, "".join(rows)))
 
 

@@ -153,10 +153,11 @@ def _contours(
 
 def _color_bar(panel: Panel, top: float, step: float, colors: str) -> str:
     import matplotlib
+    from matplotlib.colors import to_hex
 
     x, height = panel.width - panel.right + 12, panel.height - panel.top - panel.bottom
     stops = "".join(
-        f'<stop offset="{t:.3f}" stop-color="{matplotlib.colors.to_hex(matplotlib.colormaps[colors](t))}"/>'
+        f'<stop offset="{t:.3f}" stop-color="{to_hex(matplotlib.colormaps[colors](t))}"/>'
         for t in np.linspace(0, 1, 17)
     )
     ticks = []
