@@ -113,5 +113,26 @@ def test_files_that_do_not_belong_together_are_refused(run_directory, tmp_path):
     (tmp_path / "trajectory.xtc").write_bytes((run_directory / "trajectory.xtc").read_bytes())
     first = [line for line in (run_directory / "topology.pdb").read_text().splitlines() if " ACE " in line]
     (tmp_path / "topology.pdb").write_text("\n".join(first))
-    with pytest.raises(InputError, match=r"does not belong to topology\.pdb"):
+    with pytest.raises(InputError, match=r"cannot be read with topology\.pdb"):
         write_report(tmp_path)
+
+
+def test_a_frame_that_a_kill_cut_short_is_left_out(run_directory, trajectory, tmp_path):
+    (tmp_path / "topology.pdb").write_bytes((run_directory / "topology.pdb").read_bytes())
+    data = (run_directory / "trajectory.xtc").read_bytes()
+    ends = []
+    for frames in (1, 30, 31):
+        trajectory[:frames].save_xtc(str(tmp_path / "part.xtc"))
+        ends.append((tmp_path / "part.xtc").stat().st_size)
+    cuts = [(ends[1] + more, 30) for more in (0, 3, 60, 90, 100)]
+    for cut, frames in [(len(data) - 1, 59), *cuts, (ends[2] - 1, 30), (ends[2], 31), (ends[0], 1), (ends[0] - 1, 0)]:
+        (tmp_path / "trajectory.xtc").write_bytes(data[:cut])
+        found = read_movie(tmp_path, [0, 59], {})
+        assert (len(found.index) if found else 0) == frames
+
+
+def test_a_damaged_trajectory_is_refused(run_directory, tmp_path):
+    (tmp_path / "topology.pdb").write_bytes((run_directory / "topology.pdb").read_bytes())
+    (tmp_path / "trajectory.xtc").write_bytes(b"no trajectory at all")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_movie(tmp_path, [], {})

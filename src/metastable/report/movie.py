@@ -1,6 +1,8 @@
 """The molecule of a run, ready to be drawn: frames lain on one another, few enough to fit into the page."""
 
 import base64
+import struct
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +36,35 @@ class Movie:
 
 
 def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limit: int = 2000) -> Movie | None:
-    """Read ``trajectory.xtc`` or ``.dcd`` with ``topology.pdb``; None where either is missing or empty.
+    """Read ``trajectory.xtc`` or ``.dcd`` with ``topology.pdb``; None where either is missing or has no whole frame.
 
     keep: frames that must be there. limit: about how many frames are read at most. notes: ``cvs``, ``time_ps`` and
-    ``walker``, one entry a frame of the trajectory. Raises InputError where the two files do not belong together.
+    ``walker``, one entry a frame of the trajectory. A last frame that a kill cut short is left out. Raises InputError
+    where the two files do not belong together or the trajectory is damaged.
     """
     top = directory / "topology.pdb"
     path = next((p for p in (directory / "trajectory.xtc", directory / "trajectory.dcd") if p.exists()), None)
-    if path is None or not top.exists() or not path.stat().st_size:
+    size = path.stat().st_size if path is not None else 0
+    if path is None or not top.exists() or not size:
         return None
+    whole = whole_frames(path) if path.suffix == ".xtc" else size
+    if not whole:
+        return None
+    try:
+        if whole == size:
+            traj, index, keep = _load(path, top, keep, limit)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                copy.write_bytes(path.read_bytes()[:whole])
+                traj, index, keep = _load(copy, top, keep, limit)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InputError(Problem(str(path), f"cannot be read with {top.name}: {error}")) from error
+    return _movie(traj, index, keep, notes)
+
+
+def _load(path: Path, top: Path, keep: Iterable[int], limit: int) -> tuple[Any, np.ndarray, tuple[int, ...]]:
+    """(the trajectory in strides and with what must be there, which frames these are, which of them must be there)."""
     import mdtraj
 
     topology = mdtraj.load_topology(str(top))
@@ -50,16 +72,34 @@ def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limi
         frames = len(file)
     keep = tuple(sorted({k for k in keep if 0 <= k < frames}))
     stride = max(1, -(-frames // limit))
-    try:
-        traj = mdtraj.load(str(path), top=topology, stride=stride)
-        extra = [k for k in keep if k % stride]
-        if extra:
-            traj = mdtraj.join([traj, *(mdtraj.load_frame(str(path), k, top=topology) for k in extra)])
-    except ValueError as error:
-        raise InputError(Problem(str(path), f"does not belong to {top.name}: {error}")) from error
+    traj = mdtraj.load(str(path), top=topology, stride=stride)
+    extra = [k for k in keep if k % stride]
+    if extra:
+        traj = mdtraj.join([traj, *(mdtraj.load_frame(str(path), k, top=topology) for k in extra)])
     index = np.array([*range(0, frames, stride), *extra])
     order = np.argsort(index)
-    return _movie(traj[order], index[order], keep, notes)
+    return traj[order], index[order], keep
+
+
+def whole_frames(path: Path) -> int:
+    """How many bytes of an XTC file are whole frames.
+
+    A frame: 16 bytes of magic number, atoms, step and time, 36 of the box, 4 of the atoms; then, up to nine atoms,
+    12 bytes each, or else 32 of ranges, 4 of a size, and so many bytes filled up to a multiple of 4.
+    """
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(end)
+            head = file.read(92)
+            if head[:4] != struct.pack(">i", 1995)[: len(head)]:
+                return size  # of another kind: the reader shall judge
+            if len(head) < 56 or ((atoms := struct.unpack(">i", head[4:8])[0]) > 9 and len(head) < 92):
+                return end
+            length = 56 + 12 * atoms if atoms <= 9 else 92 + -(-struct.unpack(">i", head[88:])[0] // 4) * 4
+            if end + length > size:
+                return end
+            end += length
 
 
 def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str, Any]) -> Movie:
@@ -78,7 +118,10 @@ def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str,
 
     def noted(name: str) -> np.ndarray | None:
         values = notes.get(name)
-        return None if values is None or len(values) <= index[-1] else np.array(values, dtype=float)[index]
+        if values is None or len(values) <= index[-1]:
+            return None
+        values = np.array(values, dtype=float)[index]
+        return values if np.isfinite(values).all() else None
 
     time = noted("time_ps")
     return Movie(

@@ -228,23 +228,30 @@ def _cell(text: str) -> float:
 
 
 def _read_cvs(path: Path, landscape: Landscape | None, walkers: int, points: int) -> Series | None:
-    """``/observables/cvs`` of an H5MD file, thinned. Names come from the landscape where the numbers agree."""
+    """``/observables/cvs`` of an H5MD file as far as the run got, thinned.
+
+    Names and units are the attributes ``names`` and ``units`` of the group, or those of the landscape's axes.
+    """
     if not path.exists():
         return None
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
         group: Any = file.get("observables/cvs")
-        if group is None or group["value"].shape[0] == 0:
+        if group is None:
             return None
-        value = group["value"]
+        value, time = group["value"], np.asarray(group["time"], dtype=float)
         frames, replicas, columns = value.shape
-        stride = max(1, frames // points)
+        time = time if time.ndim else time * np.arange(frames)  # H5MD: a scalar is the increment
+        reached = int(np.count_nonzero(np.isfinite(time)))
+        if not reached:
+            return None
+        stride = max(1, reached // points)
         chosen = sorted({round(i) for i in np.linspace(0, replicas - 1, min(walkers, replicas))})
-        values = np.asarray(value[::stride, chosen, :], dtype=float)
-        time = np.asarray(group["time"], dtype=float)
-    time = time if time.ndim else time * np.arange(frames)  # H5MD: a scalar is the increment
+        values = np.asarray(value[:reached:stride, chosen, :], dtype=float)
+        told = [[str(x) for x in group.attrs.get(key, ())] for key in ("names", "units")]
     axes = landscape.axes if landscape and len(landscape.axes) == columns else ()
-    names = tuple(a.label for a in axes) or tuple(f"CV {i + 1}" for i in range(columns))
-    units = tuple(a.unit for a in axes) or ("",) * columns
-    return Series(time[:frames:stride], values, tuple(chosen), names, units)
+    names, units = [a.label for a in axes], [a.unit for a in axes]
+    names, units = (t if len(t) == columns else own for t, own in zip(told, (names, units), strict=True))
+    names = names or [f"CV {i + 1}" for i in range(columns)]
+    return Series(time[:reached:stride], values, tuple(chosen), tuple(names), tuple(units or [""] * columns))
