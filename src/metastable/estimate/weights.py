@@ -1,7 +1,9 @@
 """Weights that undo a bias. Logarithms, defined up to a constant; all energies in kJ/mol.
 
-Which one: the last bias when the bias has stopped changing much (and for static biases), the time
-offset for the whole of a well-tempered run, the balanced one to use also its early part.
+Which one: ``time_offset``, with either offset, for a run whose bias grew while it was recorded: errors from
+resampling walkers are then right to some 10 %, although the walkers share the bias. ``last_bias`` for a
+static bias; for a grown one it takes for static what still changed, an error (tenths of kT, most on steep
+walls) that resampling does not show.
 """
 
 import numpy as np
