@@ -1,0 +1,271 @@
+"""The contract battery: does a potential, a CV, a bias or a sampler keep its contract?
+
+One call in a test of yours checks what the rest of the package relies on::
+
+    def test_my_potential():
+        check_potential(MyPotential(2.0), frame)
+
+Each check raises AssertionError and says what differs by how much. The checks run in double precision, whatever the
+setting of the process; ``rtol`` is theirs. They cannot tell whether the formula is the one that you meant.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metastable.core.contracts import CV, Bias, Potential, Sampler
+from metastable.core.frame import Frame
+from metastable.core.replicas import last, leading, replicate
+from metastable.loops.run import run
+
+KEY = jax.random.key(20)
+REPLICAS = 3
+SYMMETRIES = ("translation", "rotation")
+
+
+def check_potential(
+    potential: Potential,
+    frame: Frame,
+    *,
+    symmetries: Sequence[str] = SYMMETRIES,
+    exchangeable: Sequence[tuple[int, int]] = (),
+    rtol: float = 1e-6,
+):
+    """A scalar of the positions' precision, with right first and second derivatives, compiled, lifted and traced once.
+
+    frame: one where the energy is smooth. symmetries: which of "translation" and "rotation" leave the energy as it is.
+    exchangeable: pairs of atoms whose exchange does so too. rtol: of the comparison with finite differences.
+    """
+    with jax.enable_x64(True):
+        frame = _double(frame)
+        _expect(jnp.shape(potential(frame)) == (), f"an energy must be a scalar, not of shape {potential(frame).shape}")
+        _check_function(potential, frame, symmetries, exchangeable, rtol)
+
+
+def check_cv(
+    cv: CV,
+    frame: Frame,
+    *,
+    symmetries: Sequence[str] = SYMMETRIES,
+    exchangeable: Sequence[tuple[int, int]] = (),
+    rtol: float = 1e-6,
+):
+    """A vector of the positions' precision, and all that :func:`check_potential` asks of an energy."""
+    with jax.enable_x64(True):
+        frame = _double(frame)
+        _expect(jnp.ndim(cv(frame)) == 1, f"CVs must be a vector, also where there is one, not {cv(frame)!r}")
+        _check_function(cv, frame, symmetries, exchangeable, rtol)
+
+
+def check_bias(bias: Bias, s: Float[Array, "walkers cvs"], kT: float = 2.5, *, rtol: float = 1e-6):
+    """An energy with a right gradient, that stays what it is, in shape and precision, when it is updated.
+
+    s: CVs of some walkers where the energy is smooth. kT: kJ/mol.
+    """
+    with jax.enable_x64(True):
+        s, bias, kT_ = jnp.asarray(s, float), _double(bias), jnp.asarray(kT, float)
+        for current in (bias, bias.update(s, kT_)):
+            _expect(jnp.shape(current(s[0])) == (), f"an energy must be a scalar, not of shape {current(s[0]).shape}")
+            _expect_precision(jax.eval_shape(current, _single(s[0])))
+            _check_derivative(current, s[0], rtol)
+            _check_lifted(current, s)
+        _expect_same_form("update", eqx.filter_eval_shape(lambda: bias), eqx.filter_eval_shape(bias.update, s, kT_))
+        _check_one_trace(bias, lambda bias: bias.update(s, kT_))
+
+
+def check_sampler(
+    sampler: Sampler,
+    frame: Frame,
+    *,
+    steps: int = 3,
+    random: bool = True,
+    differentiable: bool = True,
+    lifts: bool = True,
+    rtol: float = 1e-6,
+):
+    """A step of one form that depends on (key, state) alone: compiled, lifted to replicas, scanned, differentiated.
+
+    random: whether another key gives another step. differentiable: whether the state after some steps has the
+    derivative of finite differences with respect to the start. lifts: False for samplers that hold replicas themselves.
+    """
+    with jax.enable_x64(True):
+        frame = _double(frame)
+        state = sampler.init(KEY, frame)
+        step = _jit(sampler.step)
+        _expect_same_form("step", jax.eval_shape(lambda: state), jax.eval_shape(sampler.step, KEY, state))
+        _expect_finite("init", state)
+        after = step(KEY, state)
+        _expect_finite("step", after)
+        _expect_close("jit and no jit", after, sampler.step(KEY, state), 1e-9)
+        _expect(_identical(after, step(KEY, state)), "the same key and state must give the same step, bit for bit")
+        if random:
+            other = step(jax.random.key(21), state)
+            _expect(not _identical(after, other), "another key must give another step")
+        _check_scan(sampler, step, state, steps)
+        _check_one_trace(sampler, lambda sampler: sampler.step(KEY, state))
+        if lifts:
+            keys = jax.random.split(KEY, REPLICAS)
+            states = _stack([sampler.init(key, frame) for key in keys])
+            _check_lifted(lambda both: sampler.step(*both), (keys, states))
+        if differentiable:
+            _check_flow(sampler, frame, steps, rtol)
+        wide = _double(sampler)
+        single = jax.eval_shape(wide.init, KEY, _single(frame))
+        _expect_precision(single)
+        _expect_same_form("step in single precision", single, jax.eval_shape(wide.step, KEY, single))
+
+
+def _check_function(function, frame, symmetries, exchangeable, rtol):
+    """What potentials and CVs have in common: a smooth function of a frame."""
+
+    def at(positions):
+        return function(Frame(positions, frame.box))
+
+    noise = 1e-3 * jax.random.normal(KEY, (REPLICAS, *frame.positions.shape))
+    value = function(frame)
+    _expect_finite("value", value)
+    _expect_precision(eqx.filter_eval_shape(_double(function), _single(frame)))
+    _expect_close("jit and no jit", jax.jit(at)(frame.positions), value, 1e-9)
+    _check_derivative(at, frame.positions, rtol)
+    _check_derivative(jax.grad(lambda x: jnp.sum(at(x))), frame.positions, rtol)
+    _check_lifted(lambda x: (at(x), jax.jacobian(at)(x)), frame.positions + noise)
+    _check_one_trace(function, lambda function: function(frame))
+    for name in symmetries:
+        _expect_close(f"before and after {name}", function(_MOVES[name](frame)), value, 1e-9)
+    for i, j in exchangeable:
+        order = np.arange(len(frame.positions))
+        order[[i, j]] = j, i
+        _expect_close(f"before and after exchange of atoms {i} and {j}", at(frame.positions[order]), value, 1e-9)
+
+
+def _check_derivative(function: Callable, x: Any, rtol: float):
+    """Forward and reverse mode along a random direction, against central differences."""
+    direction = jax.random.normal(jax.random.key(22), x.shape)
+    h = 1e-5 * max(1.0, float(jnp.max(jnp.abs(x)))) / float(jnp.linalg.norm(direction))
+    step = _jit(function)
+    difference = (step(x + h * direction) - step(x - h * direction)) / (2 * h)
+    value, forward = jax.jvp(function, (x,), (direction,))
+    weights = jax.random.normal(jax.random.key(23), value.shape)
+    _, pullback = jax.vjp(function, x)
+    scale = 1e-2 * float(jnp.max(jnp.abs(value)))  # what rounding leaves of a difference
+    _expect_close("forward derivative and finite difference", forward, difference, rtol, scale)
+    reverse = jnp.vdot(pullback(weights)[0], direction)
+    _expect_close("reverse derivative and finite difference", reverse, jnp.vdot(weights, difference), rtol, scale)
+
+
+def _check_lifted(function: Callable, batch: Any):
+    """vmap and replicate mean a loop over the leading axis."""
+    one = _jit(function)
+    looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(len(jax.tree.leaves(batch)[0]))])
+    _expect_close("vmap and a loop", jax.vmap(function)(batch), looped, 1e-8)
+    _expect_close("replicate and a loop", leading(jax.jit(replicate(function))(last(batch))), looped, 1e-8)
+
+
+def _check_one_trace(module: Any, use: Callable):
+    """The same module built twice shares one compilation, whatever the numbers in its arrays."""
+    traces = []
+
+    @eqx.filter_jit
+    def traced(module):
+        traces.append(1)
+        return use(module)
+
+    traced(module)
+    traced(copy.deepcopy(module))
+    _expect(len(traces) == 1, "a copy of it is compiled again: its static fields must be equal where their values are")
+
+
+def _check_scan(sampler, step, state, steps):
+    expected = state
+    for i in range(steps):
+        expected = step(jax.random.fold_in(KEY, i), expected)
+    _expect_close("run and a loop over steps", run(KEY, sampler, state, steps)[0], expected, 1e-7)
+
+
+def _check_flow(sampler, frame, steps, rtol):
+    """The state after some steps as a function of the first positions."""
+
+    def flow(positions):
+        state, _ = run(KEY, sampler, sampler.init(KEY, Frame(positions, frame.box)), steps)
+        real = [jnp.ravel(x) for x in jax.tree.leaves(state) if eqx.is_inexact_array(x)]
+        return jnp.concatenate(real)
+
+    _check_derivative(flow, frame.positions, rtol)
+
+
+def _jit(function: Callable) -> Callable:
+    return jax.jit(lambda *xs: function(*xs))  # also of modules, which need not be hashable
+
+
+def _translate(frame: Frame) -> Frame:
+    return Frame(frame.positions + jnp.array([0.31, -0.22, 0.53]), frame.box)
+
+
+def _rotate(frame: Frame) -> Frame:
+    rotation, _ = jnp.linalg.qr(jax.random.normal(KEY, (3, 3)))
+    rotation *= jnp.sign(jnp.linalg.det(rotation))
+    return Frame(frame.positions @ rotation, None if frame.box is None else frame.box @ rotation)
+
+
+_MOVES = {"translation": _translate, "rotation": _rotate}
+
+
+def _cast(tree, dtype):
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
+def _double(tree):
+    return _cast(tree, jnp.float64)
+
+
+def _single(tree):
+    return _cast(tree, jnp.float32)
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
+
+
+def _identical(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(_numbers(a), _numbers(b), strict=True))
+
+
+def _numbers(tree) -> list[np.ndarray]:
+    keys = lambda x: eqx.is_array(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return [np.asarray(jax.random.key_data(x) if keys(x) else x) for x in jax.tree.leaves(tree)]
+
+
+def _expect(true: Any, message: str):
+    if not true:
+        raise AssertionError(message)
+
+
+def _expect_finite(what: str, tree: Any):
+    _expect(all(np.all(np.isfinite(x)) for x in _numbers(tree)), f"{what}: not all numbers are finite: {tree}")
+
+
+def _expect_precision(shapes: Any):
+    wide = [x for x in jax.tree.leaves(shapes) if x.dtype == jnp.float64]
+    _expect(not wide, f"of single precision positions came double precision: {wide}; cast parameters to the positions'")
+
+
+def _expect_same_form(what: str, before: Any, after: Any):
+    form = lambda tree: jax.tree.map(lambda x: (x.shape, str(x.dtype)), eqx.filter(tree, _is_shape))  # noqa: E731
+    _expect(form(before) == form(after), f"{what} must keep shapes and precision, but {form(before)} -> {form(after)}")
+
+
+def _is_shape(x):
+    return isinstance(x, jax.ShapeDtypeStruct)
+
+
+def _expect_close(what: str, found: Any, expected: Any, rtol: float, scale: float = 0.0):
+    for x, y in zip(_numbers(found), _numbers(expected), strict=True):
+        size = max(scale, float(np.max(np.abs(y), initial=0.0)), 1e-6)
+        error = float(np.max(np.abs(x.astype(float) - y.astype(float)), initial=0.0))
+        _expect(error <= rtol * size, f"{what} differ by {error:.3g}, where {rtol * size:.3g} is allowed:\n{x}\n{y}")
