@@ -5,11 +5,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import h5py
+import numpy as np
 import pytest
 
 from metastable.core.errors import InputError
 from metastable.report import write_report
 from metastable.report.page import LIMIT
+from metastable.report.rundata import read_run
 
 VOID = {"meta", "input", "br", "link", "img"}
 SVG_VOID = {"path", "rect", "circle", "image", "stop"}
@@ -195,3 +198,27 @@ def test_a_landscape_of_the_wrong_shape_is_refused(run_directory, tmp_path):
 
     with pytest.raises(InputError, match=r"axes of \(60, 60\) bins, free_energy \(59, 60\)"):
         write_report(edited(run_directory, tmp_path, cut))
+
+
+def test_traces_end_where_a_run_that_is_still_going_has_got_to(run_directory, tmp_path):
+    copy = without(run_directory, tmp_path)
+    with h5py.File(copy / "arrays.h5", "r+") as file:
+        group = file["observables/cvs"]
+        time, value = group["time"][:], group["value"][:]
+        time[100:], value[100:] = np.nan, np.nan
+        del group["time"]
+        group["time"], group["value"][...] = time, value
+        group.attrs["names"], group.attrs["units"] = ["chi1", "d"], ["rad", "nm"]
+    cvs = read_run(copy).cvs
+    assert cvs is not None
+    assert (len(cvs.time), cvs.time[-1]) == (100, 2.5 * 99)
+    assert np.isfinite(cvs.values).all()
+    text = Checked(write_report(copy).read_text(encoding="utf-8")).text
+    assert "χ₁ (°)" in text and "d (nm)" in text
+
+
+def test_a_last_line_of_the_log_that_a_kill_cut_short_is_left_out(run_directory, tmp_path):
+    copy = without(run_directory, tmp_path)
+    with (copy / "log.csv").open("a") as file:
+        file.write("100,500000,10")
+    assert len(read_run(copy).log["time_ps"]) == 100

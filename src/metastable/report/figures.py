@@ -112,7 +112,7 @@ def convergence_figure(data: RunData) -> str | None:
     panel = Panel(
         (0.0, float(np.nanmax(time)) * 1.04), spread(values - np.nan_to_num(errors), values + np.nan_to_num(errors))
     )  # fmt: skip
-    parts = [panel.axes(f"time used, all walkers together ({time_unit})", f"estimate ({unit})")]
+    parts = [panel.axes(f"simulated time used ({time_unit})", f"estimate ({unit})")]
     for i, name in enumerate(names):
         style, last, error = _STYLES[i % 6], values[-1, i], errors[-1, i]
         ends = np.array(panel.x)

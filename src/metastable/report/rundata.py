@@ -120,9 +120,10 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
             axes: [{label, unit, period | null, grid: [bin centres]}]            one or two axes
             free_energy, error: nested lists, kJ/mol, [first axis][second axis]
             minima: [{name?, location: [one per axis], free_energy, error, population, population_error,
-                      frame: index into the trajectory | null}]                  populations are fractions
+                      frame: index into the trajectory | null}]
+                populations are fractions; a free energy is against the lowest state, whose own error is 0
             profiles?: [{axis: 0 | 1, free_energy: [...], error: [...]}]
-        convergence: [{fraction, time_ns, values: {name: {value, error}}}]       kJ/mol
+        convergence: [{fraction, time_ns, values: {name: {value, error}}}]       time of all walkers together
         frames?: {cvs: [[one per axis], ...], time_ps: [...], walker: [...]}     one entry a trajectory frame
         facts: {name: number | str}       a suffix is the unit: temperature_K, dt_fs, total_time_ns, wall_time_s
         cite: [{what, text, doi}]
