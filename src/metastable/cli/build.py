@@ -1,0 +1,221 @@
+"""From a validated input to objects: the only place where names become molecules, collective variables and biases."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metastable import cvs
+from metastable.cli.input import Draft, Input
+from metastable.cli.models import CVInput, MetadynamicsInput, MoleculeInput, MovingInput
+from metastable.cli.selection import select, select_group
+from metastable.core.errors import InputError, Problem
+from metastable.core.units import kelvin
+from metastable.enhanced import biases
+from metastable.enhanced.metadynamics import Axis, WellTempered
+from metastable.io.molecules import Molecule, load_molecule
+from metastable.io.parameters import Implicit
+from metastable.recipes.plan import Plan
+
+_SPACING = 3  # points of a bias grid in the width of a hill
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a recipe takes."""
+
+    recipe: str
+    plan: Plan
+    molecule: Molecule
+    cv: cvs.Stack
+    bias: Any
+
+
+def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
+    """Read the molecule and make the objects. Relative paths are taken from ``folder``.
+
+    Raises InputError with every problem of the input and of the files that it names.
+    """
+    problems = list(draft.problems)
+    molecule = None if draft.molecule is None else load(draft.molecule, folder, problems)
+    variables = {} if molecule is None else collective_variables(draft.cvs, molecule, problems)
+    if problems:
+        raise InputError(*problems)
+    given = draft.finish()
+    assert molecule is not None
+    ranges = {name: _range(cv) for name, cv in given.cvs.items()}
+    bias = bias_of(given, variables, ranges, problems)
+    if problems:
+        raise InputError(*problems)
+    return given, Job(given.recipe, plan_of(given, ranges), molecule, cvs.Stack(*variables.values()), bias)
+
+
+def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecule | None:
+    """The molecule, or None and problems that carry the keys of the input."""
+    implicit = given.implicit
+    try:
+        return load_molecule(
+            folder / given.structure,
+            [str(folder / f) if (folder / f).is_file() else f for f in given.forcefield or ()],
+            parameters=None if given.parameters is None else [folder / p for p in given.parameters],
+            implicit=implicit and Implicit(implicit.model, implicit.solvent, implicit.solute, surface=implicit.surface),
+            constraints=given.constraints,
+            hydrogen_mass=None if given.hydrogen_mass is None else float(given.hydrogen_mass),
+            fix=given.fix,
+        )  # fmt: skip
+    except InputError as error:
+        keys = set(MoleculeInput.model_fields)
+        problems += [
+            Problem(f"molecule.{p.where}" if p.where.split(".")[0] in keys else p.where, p.message)
+            for p in error.problems
+        ]
+        return None
+
+
+def collective_variables(
+    given: dict[str, CVInput], molecule: Molecule, problems: list[Problem]
+) -> dict[str, cvs.Variable]:
+    """The CVs by name; atoms that are not there become problems."""
+    return {name: cv for name, cv in ((n, _variable(n, c, molecule, problems)) for n, c in given.items()) if cv}
+
+
+def _variable(name: str, given: Any, molecule: Molecule, problems: list[Problem]) -> cvs.Variable | None:
+    where, system = f"cv.{name}", molecule.system
+
+    def atoms(key: str, choose=lambda value: select_group(value, system)) -> tuple[int, ...]:
+        try:
+            found = choose(getattr(given, key))
+        except ValueError as error:
+            problems.append(Problem(f"{where}.{key}", str(error)))
+            return ()
+        if len(set(found)) < len(found):
+            problems.append(Problem(f"{where}.{key}", f"{getattr(given, key)} names an atom twice"))
+        return found
+
+    before = len(problems)
+    if given.type == "coordination":
+        first, second = atoms("first"), atoms("second")
+        if set(first) & set(second):
+            problems.append(Problem(f"{where}.second", "shares atoms with first: name each atom in one of them"))
+        if len(problems) > before:
+            return None
+        return cvs.Coordination(first, second, switching=cvs.Rational(float(given.r0)), label=name)
+    if given.type in ("gyration", "rmsd"):
+        group = atoms("atoms")
+        if len(problems) > before:
+            return None
+        if given.type == "gyration":
+            return cvs.RadiusOfGyration(group, label=name)
+        return cvs.RMSD(group, molecule.frame.positions[np.array(group)], label=name)
+    points = atoms("atoms", lambda value: _each(value, molecule))
+    if len(problems) > before:
+        return None
+    kind = {"torsion": cvs.Torsion, "angle": cvs.Angle, "distance": cvs.Distance}[given.type]
+    return kind(*points, label=name)
+
+
+def _each(atoms: Sequence[int | str], molecule: Molecule) -> tuple[int, ...]:
+    found, wrong = [], []
+    for atom in atoms:
+        try:
+            found.append(select(atom, molecule.system.topology))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return tuple(found)
+
+
+def _range(given: CVInput) -> tuple[float, float] | None:
+    if given.type == "torsion":
+        return -math.pi, math.pi
+    return None if given.range is None else (float(given.range[0]), float(given.range[1]))
+
+
+def bias_of(given: Input, variables: dict[str, cvs.Variable], ranges: dict[str, Any], problems: list[Problem]) -> Any:
+    """All biases, as one on the vector of all CVs."""
+    names = list(variables)
+    many = len(given.biases) > 1
+    parts = []
+    for i, one in enumerate(given.biases):
+        where = f"bias.{i}" if many else "bias"
+        try:
+            if isinstance(one, MetadynamicsInput):
+                chosen = one.cvs or names
+                made = _metadynamics(one, chosen, variables, ranges)
+            else:
+                chosen = [one.cv]
+                made = _restraint(one, variables[one.cv], given)
+        except ValueError as error:
+            problems.append(Problem(where, str(error)))
+            continue
+        parts.append(made if chosen == names else biases.Select(made, [names.index(n) for n in chosen]))
+    return parts[0] if len(parts) == 1 else biases.Sum(*parts)
+
+
+def _metadynamics(given: MetadynamicsInput, names: Sequence[str], variables, ranges) -> WellTempered:
+    axes = []
+    for name in names:
+        (low, high), width = ranges[name], float(given.width[name])
+        bins = (given.grid or {}).get(name) or max(8, math.ceil(_SPACING * (high - low) / width))
+        axes.append(Axis(low, high, bins, variables[name].periods[0] is not None))
+    widths = [float(given.width[n]) for n in names]
+    return WellTempered(axes, height=float(given.height), widths=widths, bias_factor=given.bias_factor)
+
+
+def _restraint(given: Any, variable: cvs.Variable, whole: Input) -> Any:
+    kappa = float(given.force_constant)
+    if isinstance(given, MovingInput):
+        end = whole.schedule.blocks * whole.schedule.steps
+        return biases.MovingHarmonic(
+            [0, end], [float(given.start), float(given.end)], [kappa, kappa], variable.periods, stride=_stride(whole)
+        )
+    if given.type == "harmonic":
+        return biases.Harmonic([float(given.center)], kappa, variable.periods)
+    wall = biases.UpperWall if given.type == "upper-wall" else biases.LowerWall
+    return wall([float(given.at)], kappa)
+
+
+def _stride(given: Input) -> int:
+    """Steps between two updates of the bias: between hills, or at every record where there are none."""
+    return given.schedule.pace or given.schedule.every
+
+
+def plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
+    """The numbers of the run."""
+    dynamics, when = given.dynamics, given.schedule
+    return Plan(
+        kT=dynamics.temperature * kelvin,
+        dt=float(dynamics.timestep),
+        friction=float(dynamics.friction),
+        walkers=dynamics.walkers,
+        steps=when.steps,
+        blocks=when.blocks,
+        every=when.every,
+        pace=_stride(given),
+        frames=when.frames,
+        trajectory_walkers=min(given.output.trajectory_walkers, dynamics.walkers),
+        seed=dynamics.seed,
+        minimize=dynamics.minimize,
+        bins=tuple(cv.bins for cv in given.cvs.values()),
+        ranges=tuple(ranges.values()),
+        title=given.title or Path(given.molecule.structure).stem,
+        facts=_facts(given),
+    )
+
+
+def _facts(given: Input) -> dict[str, Any]:
+    molecule, dynamics = given.molecule, given.dynamics
+    files = [Path(f).name if f.startswith("/") else f for f in molecule.forcefield or molecule.parameters or ()]
+    solvents = [Path(f).stem for f in files if f.startswith("implicit/") or f.endswith("_obc.xml")]
+    return {
+        "molecule": Path(molecule.structure).stem,
+        "force_field": ", ".join(files),
+        "solvent": molecule.implicit.model if molecule.implicit else ", ".join(solvents) or "vacuum",
+        "integrator": dynamics.integrator,
+        "constraints": molecule.constraints,
+        "precision": dynamics.precision,
+    }

@@ -1,0 +1,57 @@
+"""Metadynamics: from a molecule to its free energy landscape.
+
+input -> System, Frame -> Potential -> Sampler -> stream -> Block -> arrays -> Estimate -> report
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from metastable.cvs.variable import Variable
+from metastable.estimate.landscape import Landscape, landscape
+from metastable.estimate.weights import time_offset
+from metastable.io.molecules import Molecule
+from metastable.loops.run import Block
+from metastable.recipes.plan import Plan
+from metastable.recipes.recording import record, walkers_of
+from metastable.recipes.results import axes_of, write_results
+from metastable.report.page import write_report
+from metastable.report.sinks import read_arrays
+
+CITE = ("well-tempered", "walkers", "reweighting")
+
+
+def metadynamics(
+    plan: Plan,
+    molecule: Molecule,
+    cv: Variable,
+    bias: Any,
+    directory: str | Path,
+    *,
+    watch: Callable[[Block], None] = lambda block: None,
+    **options: Any,
+) -> Landscape:
+    """Run walkers that share one bias, and estimate the free energy over the first two collective variables.
+
+    bias: ``WellTempered``, or a ``Sum`` that has one; it acts on all of ``cv``.
+    directory: for the files; where it holds the checkpoint of such a run, that one is gone on with.
+    watch: called after each block, once it is on the disk. options: those of ``record``.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    walkers = walkers_of(plan, molecule, cv, bias)
+    for block in record(plan, molecule, walkers, directory, **options):
+        watch(block)
+    found = conclude(plan, molecule, cv, directory)
+    write_report(directory)
+    return found
+
+
+def conclude(plan: Plan, molecule: Molecule, cv: Variable, directory: Path) -> Landscape:
+    """The estimates, from ``arrays.h5`` alone, as far as the run got; they are written to ``results.json``."""
+    arrays = read_arrays(directory / "arrays.h5")
+    weights = time_offset(arrays["bias"], arrays["offset"], plan.kT)
+    axes = axes_of(plan, cv, arrays["cvs"])
+    found = landscape(arrays["cvs"][..., : len(axes)], weights, axes, plan.kT)
+    write_results(directory, "metadynamics", plan, molecule, arrays, found, CITE)
+    return found

@@ -1,0 +1,64 @@
+"""The numbers of a run: what a recipe is told besides the molecule, the CVs and the bias."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from metastable.core.units import kelvin
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to sample, how long, and what to write down. Precision is that of jax where the recipe is called.
+
+    kT: kJ/mol. dt: ps. friction: 1/ps. walkers: how many.
+    blocks, steps: the run is so many blocks of so many steps; a kill costs at most one block.
+    every: steps between two records. pace: steps between two updates of the bias.
+    frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
+    seed: of all random numbers. minimize: the energy of the start, first.
+    bins, ranges: of the landscape, one a CV; a range of None is that of the data, or the period.
+    title, facts: for the report.
+    """
+
+    kT: float
+    dt: float = 0.002
+    friction: float = 1.0
+    walkers: int = 1
+    blocks: int = 100
+    steps: int = 5000
+    every: int = 100
+    pace: int = 100
+    frames: int = 10
+    trajectory_walkers: int = 1
+    seed: int = 0
+    minimize: bool = True
+    bins: tuple[int, ...] = ()
+    ranges: tuple[tuple[float, float] | None, ...] = ()
+    title: str = ""
+    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self):
+        for name in ("walkers", "blocks", "steps", "every", "pace", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Plan: {name} = {getattr(self, name)} must be at least 1")
+        if self.steps % self.every:
+            raise ValueError(f"Plan: every = {self.every} must divide steps = {self.steps}")
+        for name in ("kT", "dt"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Plan: {name} = {getattr(self, name)} must be above 0")
+
+    @property
+    def temperature(self) -> float:
+        """K."""
+        return self.kT / kelvin
+
+    @property
+    def records(self) -> int:
+        """How many times the CVs will be recorded."""
+        return self.blocks * self.steps // self.every
+
+    @property
+    def time(self) -> float:
+        """ps, of each walker."""
+        return self.blocks * self.steps * self.dt

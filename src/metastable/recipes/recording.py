@@ -1,0 +1,142 @@
+"""From a molecule to walkers, and from walkers to files that can be gone on with."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metastable.core.frame import Frame
+from metastable.core.units import kelvin
+from metastable.cvs.variable import Variable
+from metastable.dynamics.constraints import Constraints
+from metastable.dynamics.integrators import Langevin
+from metastable.dynamics.minimize import fire
+from metastable.dynamics.state import temperature
+from metastable.enhanced.metadynamics import WellTempered
+from metastable.enhanced.walkers import Walkers
+from metastable.io.molecules import Molecule
+from metastable.loops.checkpoint import Checkpoints, begin, persist
+from metastable.loops.run import Block
+from metastable.recipes.plan import Plan
+from metastable.recipes.runaway import inspection
+from metastable.report.sinks import Arrays, Observable, Table, Trajectory, write_topology
+
+LOG = ("time_ps", "potential_kJ_mol", "temperature_K", "bias_kJ_mol")
+
+
+def walkers_of(plan: Plan, molecule: Molecule, cv: Variable, bias: Any) -> Walkers:
+    """Langevin walkers on the potential of the molecule, and the bias that they share."""
+    system, frame, potential = molecule
+    bonds = Constraints.from_system(system, positions=frame.positions)
+    langevin = Langevin(potential, system.masses, plan.dt, plan.kT, plan.friction, bonds)
+    return Walkers(langevin, cv, bias, plan.pace, plan.walkers)
+
+
+def record(
+    plan: Plan,
+    molecule: Molecule,
+    walkers: Walkers,
+    directory: Path,
+    *,
+    identity: str = "",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Iterator[Block]:
+    """Run the walkers from their last checkpoint, or from the start, and keep the files of the directory.
+
+    identity: what the run was told, kept in the checkpoints. say: takes a sentence for people.
+    """
+    keys = jax.random.split(jax.random.key(plan.seed), 2)
+    frame = Frame(jnp.asarray(molecule.frame.positions, float))
+    store = Checkpoints(directory)
+    start, notes = store.latest(eqx.filter_eval_shape(walkers.init, keys[0], frame))
+    for note in notes:
+        say(note)
+    if start is None:
+        if plan.minimize:
+            frame = relaxed(walkers, frame)
+        positions = np.asarray(frame.positions, float)
+        write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
+        start = begin(eqx.filter_jit(walkers.init)(keys[0], frame), identity)
+    return persist(
+        keys[1],
+        walkers,
+        start,
+        plan.blocks,
+        plan.steps,
+        every=plan.every,
+        observe=observation(plan, molecule, walkers),
+        sinks=sinks(plan, molecule, walkers, directory),
+        checkpoints=store,
+        inspect=inspection(keys[1], plan, molecule, walkers),
+    )
+
+
+def relaxed(walkers: Walkers, frame: Frame) -> Frame:
+    """The frame with its energy minimised, roughly: enough to start from."""
+    sampler = walkers.sampler
+    return fire(sampler.potential, frame, constraint=sampler.constraint, masses=sampler.masses)
+
+
+def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:
+    """What is recorded: CVs, bias, potential energy, temperature of each walker; c(t); positions of some."""
+    system, _, potential = molecule
+
+    def one(state, bias):
+        s = walkers.cv(state.frame)
+        kT = temperature(state.momenta, system.masses, system.degrees_of_freedom)
+        return {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
+
+    def observe(state):
+        found = walkers.observe(one)(state)
+        if hills(state.bias) is not None:
+            found["offset"] = hills(state.bias).offset(plan.kT)
+        positions = walkers.observe(lambda state, bias: state.frame.positions)(state)
+        return found | {"positions": positions[: plan.trajectory_walkers]}
+
+    return observe
+
+
+def hills(bias: Any) -> WellTempered | None:
+    """The metadynamics in a bias, or in a sum of biases; None where there is none."""
+    nodes = jax.tree.leaves(bias, is_leaf=lambda x: isinstance(x, WellTempered))
+    return next((node for node in nodes if isinstance(node, WellTempered)), None)
+
+
+def observables(plan: Plan, walkers: Walkers) -> dict[str, Observable]:
+    """What ``arrays.h5`` holds, by name."""
+    cvs, unit = len(walkers.cv.components), set(walkers.cv.units)
+    found = {
+        "cvs": Observable((plan.walkers, cvs), unit.pop() if len(unit) == 1 else ""),
+        "bias": Observable((plan.walkers,), "kJ/mol"),
+        "potential": Observable((plan.walkers,), "kJ/mol"),
+        "temperature": Observable((plan.walkers,), "K"),
+    }
+    return found if hills(walkers.bias) is None else found | {"offset": Observable((), "kJ/mol", np.float64)}
+
+
+def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> dict[str, Any]:
+    """The files that grow. All that they hold follows from the blocks alone."""
+    per_block = plan.steps // plan.every
+
+    def row(block: Block):
+        time = (block.index + 1) * plan.steps * plan.dt
+        return (time, *(np.mean(block.records[n], dtype=np.float64) for n in ("potential", "temperature", "bias")))
+
+    def frames(block: Block):
+        numbers = block.index * per_block + np.arange(per_block) + 1
+        chosen = numbers % plan.frames == 0
+        positions = block.records["positions"][chosen]
+        steps = np.repeat(numbers[chosen] * plan.every, plan.trajectory_walkers)
+        return positions.reshape(-1, *positions.shape[2:]), steps * plan.dt, steps
+
+    about = {"names": list(walkers.cv.labels), "units": list(walkers.cv.units)}
+    arrays = Arrays(directory / "arrays.h5", observables(plan, walkers), records=plan.records, every=plan.every,
+                    dt=plan.dt, attributes={"cvs": about})  # fmt: skip
+    found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG, row)}
+    if plan.trajectory_walkers:
+        found["trajectory.xtc"] = Trajectory(directory / "trajectory.xtc", frames)
+    return found

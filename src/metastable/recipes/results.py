@@ -1,0 +1,189 @@
+"""``results.json``: every estimate with its value, error and unit. The schema is that of ``report.rundata``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metastable.cvs.variable import Variable
+from metastable.estimate.axes import Axis
+from metastable.estimate.correlation import statistical_inefficiency
+from metastable.estimate.density import Density, free_energy
+from metastable.estimate.landscape import Landscape
+from metastable.io.molecules import Molecule
+from metastable.loops.checkpoint import write_atomically
+from metastable.recipes.plan import Plan
+
+_CITE = {
+    "dynamics": ("Langevin dynamics, leapfrog middle scheme", "Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, "
+                 "6056 (2019)", "10.1021/acs.jpca.9b02771"),
+    "force field": ("Reading force fields", "Eastman et al., OpenMM 8, J. Phys. Chem. B 128, 109 (2024)",
+                    "10.1021/acs.jpcb.3c06662"),
+    "well-tempered": ("Well-tempered metadynamics", "Barducci, Bussi, Parrinello, Phys. Rev. Lett. 100, 020603 (2008)",
+                      "10.1103/PhysRevLett.100.020603"),
+    "walkers": ("Walkers that share a bias", "Raiteri, Laio, Gervasio, Micheletti, Parrinello, J. Phys. Chem. B 110, "
+                "3533 (2006)", "10.1021/jp054359r"),
+    "reweighting": ("Reweighting with c(t)", "Tiwary, Parrinello, J. Phys. Chem. B 119, 736 (2015)",
+                    "10.1021/jp504920s"),
+}  # fmt: skip
+
+
+def axes_of(plan: Plan, cv: Variable, samples: np.ndarray) -> tuple[Axis, ...]:
+    """The axes of the landscape: the first two CVs, over their periods, their ranges, or what was seen of them."""
+    found = []
+    for i, component in enumerate(cv.components[:2]):
+        given = plan.ranges[i] if i < len(plan.ranges) else None
+        if component.period is not None:
+            low, high = -component.period / 2, component.period / 2
+        elif given is not None:
+            low, high = given
+        else:
+            low, high = float(samples[..., i].min()), float(samples[..., i].max())
+            high = high if high > low else low + 1.0
+        bins = plan.bins[i] if i < len(plan.bins) else 60
+        found.append(Axis(low, high, bins, component.period is not None, component.label, component.unit))
+    return tuple(found)
+
+
+def write_results(
+    directory: Path,
+    recipe: str,
+    plan: Plan,
+    molecule: Molecule,
+    arrays: dict[str, np.ndarray],
+    found: Landscape | None,
+    cite: Sequence[str],
+) -> None:
+    """Write ``results.json``. Nothing in it depends on the clock."""
+    frames = _frames(plan, arrays)
+    results: dict[str, Any] = {"recipe": recipe, "title": plan.title}
+    results["estimates"] = [_mean("temperature", arrays["temperature"], "K"),
+                            _mean("potential energy", arrays["potential"], "kJ/mol")]  # fmt: skip
+    if found is not None:
+        results["estimates"] = _estimates(found) + results["estimates"]
+        results["landscape"] = _landscape(found, frames)
+        results["convergence"] = _convergence(found, plan, len(arrays["time"]))
+    results["frames"] = frames
+    results["facts"] = _facts(plan, molecule, arrays)
+    cited = (*cite, "dynamics", "force field")
+    results["cite"] = [dict(zip(("what", "text", "doi"), _CITE[c], strict=True)) for c in cited]
+    text = json.dumps(_plain(results), indent=1, allow_nan=False)
+    write_atomically(directory / "results.json", (text + "\n").encode())
+
+
+def _estimates(found: Landscape) -> list[dict[str, Any]]:
+    basins, names = found.basins, _names(found)
+    rows = [(f"F({n}) - F({names[0]})", basins.free_energy[i]) for i, n in enumerate(names) if i]
+    rows += [(f"population of {n}", basins.population[i]) for i, n in enumerate(names)]
+    rows += [(f"barrier from {a} to {b}", basins.barrier[i, j])
+             for i, a in enumerate(names) for j, b in enumerate(names) if i != j]  # fmt: skip
+    listed = [{"name": name, "value": e.value, "error": e.error, "unit": e.unit} for name, e in rows]
+    return [*listed, {"name": "effective sample size", "value": found.effective_size, "error": None, "unit": "frames"}]
+
+
+def _mean(name: str, values: np.ndarray, unit: str) -> dict[str, Any]:
+    """The mean over time and walkers, and its error from the correlation in time."""
+    independent = max(values.size / statistical_inefficiency(values), 1.0)
+    return {"name": name, "value": values.mean(), "error": values.std() / np.sqrt(independent), "unit": unit}
+
+
+def _landscape(found: Landscape, frames: dict[str, Any]) -> dict[str, Any]:
+    basins = found.basins
+    minima = [
+        {
+            "name": name,
+            "location": basins.locations[i],
+            "free_energy": basins.free_energy.value[i],
+            "error": basins.free_energy.error[i],
+            "population": basins.population.value[i],
+            "population_error": basins.population.error[i],
+            "frame": _nearest(basins.locations[i], frames["cvs"], found.axes),
+        }
+        for i, name in enumerate(_names(found))
+    ]
+    axes = [
+        {"label": a.name, "unit": a.unit, "period": a.upper - a.lower if a.periodic else None, "grid": a.centers}
+        for a in found.axes
+    ]
+    surface = {"axes": axes, "free_energy": found.free_energy.value, "error": found.free_energy.error}
+    return surface | {"minima": minima, "profiles": _profiles(found)}
+
+
+def _profiles(found: Landscape) -> list[dict[str, Any]]:
+    """The free energy along each axis of a surface, the other summed over."""
+    if len(found.axes) < 2:
+        return []
+    rows = []
+    for i, axis in enumerate(found.axes):
+        other = 1 - i
+        alone = Density((axis,), found.density.probability.sum(other), found.density.resamples.sum(other + 1))
+        profile = free_energy(alone, found.kT)
+        rows.append({"axis": i, "free_energy": profile.value, "error": profile.error})
+    return rows
+
+
+def _nearest(location: np.ndarray, cvs: np.ndarray, axes: Sequence[Axis]) -> int | None:
+    """The trajectory frame that is nearest to a point, distances in parts of the axes; None where none is near."""
+    if not len(cvs):
+        return None
+    spans = np.array([a.upper - a.lower for a in axes])
+    delta = cvs[:, : len(axes)] - location
+    delta -= np.array([a.periodic for a in axes]) * spans * np.round(delta / spans)
+    distance = np.linalg.norm(delta / spans, axis=1)
+    best = int(np.argmin(distance))
+    return best if distance[best] < 0.1 else None
+
+
+def _convergence(found: Landscape, plan: Plan, records: int) -> list[dict[str, Any]]:
+    curve, names = found.convergence, _names(found)
+    rows = []
+    for i, fraction in enumerate(curve.fractions):
+        values = {f"F({n}) - F({names[0]})": {"value": curve.estimate.value[i, k], "error": curve.estimate.error[i, k]}
+                  for k, n in enumerate(names) if k}  # fmt: skip
+        time = fraction * records * plan.every * plan.dt / 1e3
+        rows.append({"fraction": fraction, "time_ns": time, "values": values})
+    return rows if len(names) > 1 else []
+
+
+def _frames(plan: Plan, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """CVs, time and walker of every frame of the trajectory, in its order."""
+    walkers = plan.trajectory_walkers
+    numbers = np.arange(plan.frames - 1, len(arrays["time"]), plan.frames)
+    cvs = arrays["cvs"][numbers, :walkers]
+    return {
+        "cvs": cvs.reshape(-1, cvs.shape[-1]),
+        "time_ps": np.repeat(arrays["time"][numbers], walkers),
+        "walker": np.tile(np.arange(walkers), len(numbers)),
+    }
+
+
+def _facts(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    steps = int(arrays["step"][-1]) if len(arrays["step"]) else 0
+    return dict(plan.facts) | {
+        "atoms": len(molecule.system),
+        "temperature_K": plan.temperature,
+        "dt_fs": plan.dt * 1e3,
+        "walkers": plan.walkers,
+        "steps": steps,
+        "total_time_ns": steps * plan.dt * plan.walkers / 1e3,
+        "seed": plan.seed,
+    }
+
+
+def _names(found: Landscape) -> list[str]:
+    return [chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(len(found.basins))]
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, numbers to seven digits, null for what is no number."""
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{float(value):.7g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
