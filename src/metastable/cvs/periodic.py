@@ -4,11 +4,10 @@ Products are written out: the matrix units of a GPU would round them to a few di
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-_NEIGHBOURS = np.array([(i, j, k) for i in (0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)])
+_NEIGHBOURS = [(i, j, k) for i in (0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)]
 _SWEEPS = 50
 
 
@@ -59,15 +58,26 @@ def _dot(u, v):
 def nearest_images(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Float[Array, "*n 3"]:
     """How many of each vector of a reduced box to take off for the shortest image. It has no derivatives."""
     delta, box = lax.stop_gradient((delta, box))
-    normals = jnp.stack([cross(box[1], box[2]), cross(box[2], box[0]), cross(box[0], box[1])])
-    images = jnp.round(jnp.sum(delta[..., None, :] * normals, -1) / jnp.sum(box[0] * normals[0]))
+    normals = [cross(box[1], box[2]), cross(box[2], box[0]), cross(box[0], box[1])]
+    volume = _dot(box[0], normals[0])
+    x, y, z = (delta[..., i] for i in range(3))
+    images = jnp.stack([jnp.round((x * n[0] + y * n[1] + z * n[2]) / volume) for n in normals], -1)
     rest = delta - lattice_vectors(images, box)
-    steps = jnp.asarray(_NEIGHBOURS, delta.dtype)
-    shifts = lattice_vectors(steps, box)
-    along = jnp.sum(rest[..., None, :] * shifts, -1)
-    gain = 2 * jnp.abs(along) - jnp.sum(shifts**2, -1)  # how much shorter rest - shift or rest + shift is, squared
-    best = (jnp.arange(len(steps)) == jnp.argmax(gain, -1)[..., None]) & (gain > 0)
-    return images + jnp.sum((jnp.sign(along) * best)[..., None] * steps, -2)
+    x, y, z = (rest[..., i] for i in range(3))
+    steps = jnp.asarray(_NEIGHBOURS, delta.dtype)  # gone through one by one: together they would not stay in the cache
+
+    def compare(k, state):
+        best, code = state
+        shift = lattice_vectors(steps[k], box)
+        along = x * shift[0] + y * shift[1] + z * shift[2]
+        gain = 2 * jnp.abs(along) - _dot(shift, shift)  # how much shorter rest - shift or rest + shift is, squared
+        step = 9 * steps[k, 0] + 3 * steps[k, 1] + steps[k, 2]
+        return jnp.maximum(gain, best), jnp.where(gain > best, jnp.where(along > 0, step, -step), code)
+
+    _, code = lax.fori_loop(0, len(_NEIGHBOURS), compare, (jnp.zeros_like(x), jnp.zeros_like(x)))
+    i = jnp.round(code / 9)
+    j = jnp.round((code - 9 * i) / 3)
+    return images + jnp.stack([i, j, code - 9 * i - 3 * j], -1)
 
 
 def lattice_vectors(images: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Float[Array, "*n 3"]:

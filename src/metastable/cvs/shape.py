@@ -49,14 +49,15 @@ class RMSD(Variable):
     matrix. At deviation 0, where there is a kink, the derivative given is 0; where the best rotation is not unique,
     that of one of them.
 
-    reference: nm, (atoms, 3). align, displace: weights a, d, (atoms,); equal where not given.
+    reference: nm, (atoms, 3). align: the weights a, (atoms,), equal where not given. displace: d; those of ``align``
+    where not given, which is faster.
     Source: Horn (1987), doi:10.1364/JOSAA.4.000629; Kearsley (1989), doi:10.1107/S0108767388010128.
     """
 
     atoms: tuple[int, ...] = eqx.field(static=True)
     reference: Float[Array, "atoms 3"]
     align: Float[Array, " atoms"]
-    displace: Float[Array, " atoms"]
+    displace: Float[Array, " atoms"] | None
     label: str = eqx.field(static=True)
     pbc: bool = eqx.field(static=True)
 
@@ -67,7 +68,7 @@ class RMSD(Variable):
         if self.reference.shape != (len(self.atoms), 3):
             raise ValueError(f"RMSD: the reference has shape {self.reference.shape}, not ({len(self.atoms)}, 3)")
         self.align = _weights(1 if align is None else align, len(self.atoms))
-        self.displace = _weights(1 if displace is None else displace, len(self.atoms))
+        self.displace = None if displace is None else _weights(displace, len(self.atoms))
         self.label, self.pbc = label, pbc
 
     @classmethod
@@ -81,6 +82,7 @@ class RMSD(Variable):
             [[float(line[i:j]) for i, j in ((30, 38), (38, 46), (46, 54), (54, 60), (60, 66))] for line in lines]
         ).T
         atoms = [int(line[6:11]) - 1 for line in lines]
+        displace = None if np.array_equal(align * displace.sum(), displace * align.sum()) else displace
         return cls(atoms, np.stack([x, y, z], -1) * angstrom, align, displace, label=label, pbc=pbc)
 
     @property
@@ -90,11 +92,33 @@ class RMSD(Variable):
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
         x = group(frame, self.atoms, self.pbc)
         y = self.reference.astype(x.dtype)
-        x, y = x - mean(x, self.align), y - mean(y, self.align)
-        a = (self.align / jnp.sum(self.align)).astype(x.dtype)
-        rotation = best_rotation(x, y, a)
-        rotated = jnp.sum(rotation * y[:, None, :], -1)
-        return root(jnp.sum(mean((x - rotated) ** 2, self.displace)))[None]
+        align = (self.align / jnp.sum(self.align)).astype(x.dtype)
+        x, y = x - mean(x, align), y - mean(y, align)
+        if self.displace is None:
+            return root(_least_deviation(x, y, align))[None]
+        return root(_deviation(x, y, align, (self.displace / jnp.sum(self.displace)).astype(x.dtype)))[None]
+
+
+def _deviation(x, y, align, displace):
+    """The weighted mean square deviation after the rotation that ``align`` makes best, nm^2."""
+    rotated = jnp.sum(best_rotation(x, y, align) * y[:, None, :], -1)
+    return jnp.sum(displace[:, None] * (x - rotated) ** 2)
+
+
+@jax.custom_jvp
+def _least_deviation(x, y, weights):
+    """The same where the weights agree: the rotation makes it least, so that its first derivative is at fixed rotation."""
+    return _deviation(x, y, weights, weights)
+
+
+@_least_deviation.defjvp
+def _least_deviation_jvp(primals, tangents):
+    (x, y, weights), (dx, dy, dweights) = primals, tangents
+    rotation = best_rotation(x, y, weights)
+    residual = x - jnp.sum(rotation * y[:, None, :], -1)
+    change = dx - jnp.sum(rotation * dy[:, None, :], -1)
+    slope = jnp.sum(weights[:, None] * 2 * residual * change) + jnp.sum(dweights[:, None] * residual**2)
+    return jnp.sum(weights[:, None] * residual**2), slope
 
 
 def best_rotation(
@@ -109,8 +133,7 @@ def best_rotation(
         [zx - xz, xy + yx, yy - xx - zz, yz + zy],
         [xy - yx, zx + xz, yz + zy, zz - xx - yy],
     ]
-    values, vectors = eigensystem(jnp.stack([jnp.stack(row) for row in rows]))
-    w, i, j, k = jnp.sum(vectors * (jnp.arange(4) == jnp.argmax(values)), -1)
+    w, i, j, k = top_eigenvector(jnp.stack([jnp.stack(row) for row in rows]))
     rows = [
         [w * w + i * i - j * j - k * k, 2 * (i * j - w * k), 2 * (i * k + w * j)],
         [2 * (i * j + w * k), w * w - i * i + j * j - k * k, 2 * (j * k - w * i)],
@@ -119,54 +142,48 @@ def best_rotation(
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
+_PAIRS = [(i, j) for i in range(4) for j in range(i, 4)]
+_AT = [[_PAIRS.index((min(i, j), max(i, j))) for j in range(4)] for i in range(4)]
+_SQUARINGS = 24
+
+
 @jax.custom_jvp
-def eigensystem(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues, unsorted, and eigenvectors, in columns, of a small symmetric matrix.
+def top_eigenvector(matrix: Float[Array, "4 4"]) -> Float[Array, " 4"]:
+    """The unit eigenvector of the largest eigenvalue of a symmetric 4 x 4 matrix; where it is not unique, one of them.
 
-    Cyclic Jacobi rotations, eight sweeps: elementwise operations only, so that replicas run side by side, where
-    a library call would take one after the other. Equal eigenvalues give finite derivatives.
+    The matrix, shifted to be positive, is squared until only the projector on that vector is left: elementwise
+    operations, which replicas go through side by side. Equal eigenvalues give finite derivatives.
     """
-    n = matrix.shape[0]
+    shift = jnp.sqrt(jnp.sum(matrix**2))
+    shift = jnp.where(shift > 0, shift, 1)
+    upper = jnp.stack([matrix[i, j] + (shift if i == j else 0) for i, j in _PAIRS])
 
-    def sweep(_, state):
-        a, v = [list(row) for row in state[0]], [list(row) for row in state[1]]
-        for p in range(n):
-            for q in range(p + 1, n):
-                _rotate(a, v, p, q)
-        return a, v
+    def square(_, a):
+        a = a / (a[_AT[0][0]] + a[_AT[1][1]] + a[_AT[2][2]] + a[_AT[3][3]])
+        return jnp.stack([sum(a[_AT[i][k]] * a[_AT[k][j]] for k in range(4)) for i, j in _PAIRS])
 
-    eye = jnp.eye(n, dtype=matrix.dtype)
-    split = [[[m[i, j] for j in range(n)] for i in range(n)] for m in (matrix, eye)]
-    a, v = lax.fori_loop(0, 8, sweep, (split[0], split[1]))
-    return jnp.stack([a[i][i] for i in range(n)]), jnp.stack([jnp.stack(row) for row in v])
-
-
-def _rotate(a, v, p, q):
-    """Turn rows and columns p and q of the matrix, and the columns of v, so that its element p, q vanishes."""
-    off, half = a[p][q], (a[q][q] - a[p][p]) / 2
-    size = jnp.abs(half) + jnp.sqrt(half**2 + off**2)
-    slope = jnp.where(half < 0, -off, off) / jnp.where(size > 0, size, 1)
-    c = 1 / jnp.sqrt(1 + slope**2)
-    s = slope * c
-    for row in (*a, *v):
-        row[p], row[q] = c * row[p] - s * row[q], s * row[p] + c * row[q]
-    for j in range(len(a)):
-        a[p][j], a[q][j] = c * a[p][j] - s * a[q][j], s * a[p][j] + c * a[q][j]
+    upper = lax.fori_loop(0, _SQUARINGS, square, upper)
+    projector = jnp.stack([jnp.stack([upper[k] for k in row]) for row in _AT])
+    weight = jnp.stack([upper[_AT[i][i]] for i in range(4)])
+    column = jnp.sum(jnp.where(jnp.arange(4) == jnp.argmax(weight), projector, 0), 1)
+    return column / jnp.sqrt(jnp.sum(column**2))
 
 
-@eigensystem.defjvp
-def _eigensystem_jvp(primals, tangents):
-    values, vectors = eigensystem(*primals)
-    turned = jnp.sum(vectors[:, None, :, None] * tangents[0][:, :, None, None] * vectors[None, :, None, :], (0, 1))
-    gap = values[None, :] - values[:, None]
-    least = jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values)) + jnp.finfo(gap.dtype).tiny
-    inverse = gap / (gap**2 + least**2)  # 0 for equal eigenvalues, whose vectors are arbitrary
-    mixing = turned * inverse
-    return (values, vectors), (jnp.sum(turned * jnp.eye(len(values)), 0), jnp.sum(vectors[:, :, None] * mixing, 1))
+@top_eigenvector.defjvp
+def _top_eigenvector_jvp(primals, tangents):
+    """dq = (lambda - A)^+ dA q, where what belongs to an equal eigenvalue is left out: its vectors are arbitrary."""
+    (matrix,), (change,) = primals, tangents
+    q = top_eigenvector(matrix)
+    values, vectors = jnp.linalg.eigh(matrix)
+    gap = jnp.sum(q * jnp.sum(matrix * q, -1)) - values
+    least = 100 * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values)) + jnp.finfo(gap.dtype).tiny
+    inverse = jnp.where(gap > least, 1 / jnp.where(gap > least, gap, 1), 0)
+    pull = jnp.sum(change * q, -1)
+    return q, jnp.sum(vectors * (inverse * jnp.sum(vectors * pull[:, None], 0)), -1)
 
 
 def _weights(weights, atoms: int) -> Array:
-    weights = jnp.broadcast_to(jnp.asarray(weights, float), (atoms,))
-    if not float(jnp.sum(weights)) > 0:
-        raise ValueError(f"the weights of {atoms} atoms sum to {float(jnp.sum(weights)):g}; the sum must be positive")
-    return weights
+    weights = np.broadcast_to(np.asarray(weights, float), (atoms,))
+    if not weights.sum() > 0:
+        raise ValueError(f"the weights of {atoms} atoms sum to {weights.sum():g}; the sum must be positive")
+    return jnp.asarray(weights)

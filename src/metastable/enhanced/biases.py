@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metastable.cvs.variable import wrap
@@ -58,13 +59,13 @@ class MovingHarmonic(eqx.Module):
     periods: Periods | None = eqx.field(static=True)
 
     def __init__(self, steps, centers, kappas, periods: Sequence[float | None] | None = None, stride: int = 1):
-        self.steps = jnp.asarray(steps, float)
+        steps = np.asarray(steps, float)
         centers = jnp.asarray(centers, float)
         self.centers = centers[:, None] if centers.ndim == 1 else centers
-        if self.steps.ndim != 1 or len(self.centers) != len(self.steps) or bool(jnp.any(jnp.diff(self.steps) <= 0)):
+        if steps.ndim != 1 or len(self.centers) != len(steps) or np.any(np.diff(steps) <= 0):
             raise ValueError(f"MovingHarmonic: {len(self.centers)} centers for the steps {steps}; give one for each "
                              "step, and the steps in increasing order")  # fmt: skip
-        kappas = jnp.asarray(kappas, float)
+        self.steps, kappas = jnp.asarray(steps), jnp.asarray(kappas, float)
         kappas = kappas[:, None] if kappas.ndim == 1 else kappas
         self.kappas = jnp.broadcast_to(kappas, self.centers.shape)
         self.step, self.stride, self.periods = jnp.asarray(0), stride, _periods(periods, self.centers.shape[1])
