@@ -41,7 +41,7 @@ def select(atom: int | str, topology: Topology) -> int:
 
 
 def select_group(group: str | Sequence[int | str], system: System) -> tuple[int, ...]:
-    """The indices of a group: all, heavy, backbone or alpha, or a list of atoms. Raises ValueError where it is empty."""
+    """The indices of a group: all, heavy, backbone, alpha or a list of atoms. Raises ValueError where it has none."""
     topology = system.topology
     if not isinstance(group, str):
         return tuple(select(atom, topology) for atom in group)
