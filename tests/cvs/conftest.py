@@ -1,7 +1,5 @@
-import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,13 +12,13 @@ class PlumedExample:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def frames(self, name="trajectory.xyz", every=10):
-        """The frames that PLUMED's driver reads with --trajectory-stride, lengths in nm."""
+    def frames(self, name="trajectory.xyz"):
+        """All frames, in nm."""
         lines = (self.folder / name).read_text().splitlines()
         atoms = int(lines[0])
         blocks = [lines[i : i + atoms + 2] for i in range(0, len(lines), atoms + 2)]
         frames = []
-        for block in blocks[::1]:
+        for block in blocks:
             box = np.array(block[1].split(), float)
             box = np.diag(box) if box.size == 3 else box.reshape(3, 3)
             frames.append(Frame(np.array([line.split()[1:4] for line in block[2:]], float), box))
@@ -41,14 +39,6 @@ class PlumedExample:
 
 
 @pytest.fixture
-def plumed():
-    root = os.environ.get("METASTABLE_DATA")
-    if not root:
-        pytest.skip("METASTABLE_DATA is not set: PLUMED's examples cannot be found")
-    return lambda name: PlumedExample(Path(root) / "plumed_examples" / name)
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
+def plumed(data):
+    """One of PLUMED's examples, by name."""
+    return lambda name: PlumedExample(data / "plumed_examples" / name)

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _NEIGHBOURS = [(i, j, k) for i in (0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)]
-_SWEEPS = 50
+_TRIALS = 150
 
 
 def minimum_image(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"] | None) -> Float[Array, "*n 3"]:
@@ -28,16 +28,15 @@ def reduced(box: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     doi:10.1007/3-540-44670-2_13, has it. Each vector is shortened by whole multiples of the others, until none can be.
     """
 
-    def sweep(state):
-        rows, _, count = state
-        new = list(rows)
-        for i in range(3):
-            new[i] = _shortened(new[i], new[(i + 1) % 3], new[(i + 2) % 3])
-        return tuple(new), jnp.any(jnp.stack(new)[:, 3:] != jnp.stack(rows)[:, 3:]), count + 1
+    def shorten(state):
+        rows, calm, count = state
+        first = _shortened(*rows)
+        calm = jnp.where(jnp.all(first[3:] == rows[0][3:]), calm + 1, 0)
+        return (rows[1], rows[2], first), calm, count + 1
 
     marked = jnp.concatenate([lax.stop_gradient(box), jnp.eye(3, dtype=box.dtype)], 1)  # each vector, and what it is of
-    start = tuple(marked[i] for i in range(3)), jnp.asarray(True), jnp.asarray(0)
-    rows, _, _ = lax.while_loop(lambda state: state[1] & (state[2] < _SWEEPS), sweep, start)
+    start = (marked[0], marked[1], marked[2]), jnp.asarray(0), jnp.asarray(0)
+    rows, _, _ = lax.while_loop(lambda state: (state[1] < 3) & (state[2] < _TRIALS), shorten, start)
     return lattice_vectors(jnp.stack(rows)[:, 3:], box)
 
 

@@ -107,7 +107,7 @@ def _deviation(x, y, align, displace):
 
 @jax.custom_jvp
 def _least_deviation(x, y, weights):
-    """The same where the weights agree: the rotation makes it least, so that its first derivative is at fixed rotation."""
+    """The same where the weights agree: its first derivative is that at fixed rotation, which makes it least."""
     return _deviation(x, y, weights, weights)
 
 

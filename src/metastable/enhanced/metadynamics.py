@@ -61,7 +61,7 @@ class WellTempered(eqx.Module):
 
     Between the points of the grid it is a tensor-product cubic B-spline, so that forces are continuous and exact
     derivatives of the energy. Its coefficients come from the hills at the points by a five-point filter, whose
-    error is of fourth order in spacing / width: 1e-4 of a hill at spacing = width / 3.
+    error is of fourth order in spacing / width: 3e-4 of a hill's height at spacing = width / 3.
 
     An axis that is not periodic continues, unseen, by as much as a hill reaches. A walker outside lower...upper
     feels the tails of the hills inside and, further out, no bias; it raises no hill, and is counted in
@@ -101,7 +101,7 @@ class WellTempered(eqx.Module):
             indices = [i * size + point for i in indices for point in points]
         terms = list(self.coefficients.ravel()[jnp.stack(indices)].astype(s.dtype))
         for four in reversed(weights):  # written out, it is one loop over the replicas: three times as fast
-            terms = [sum(w * v for w, v in zip(four, terms[i : i + 4])) for i in range(0, len(terms), 4)]
+            terms = [sum(w * v for w, v in zip(four, terms[i : i + 4], strict=True)) for i in range(0, len(terms), 4)]
         return terms[0]
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
@@ -165,7 +165,7 @@ class WellTempered(eqx.Module):
         return lax.fori_loop(0, len(s), add, jnp.zeros_like(self.coefficients)) / (1 - _FLOOR)
 
     def _filtered(self, values):
-        """The spline's coefficients for values at the points: 1 - D/6 + D^2/36 on each axis, D the second difference."""
+        """The spline's coefficients for given values: 1 - D/6 + D^2/36 on each axis, D the second difference."""
         for d in range(values.ndim):
             second = _second_difference(values, d)
             values = values - second / 6 + _second_difference(second, d) / 36
@@ -261,7 +261,9 @@ def _check(axes: Sequence[Axis], widths: Sequence[float], bias_factor: float) ->
         raise ValueError(f"the bias factor must be more than 1 (infinity is plain metadynamics), not {bias_factor:g}")
     for axis, width in zip(axes, widths, strict=True):
         if not (axis.upper > axis.lower and width > 0):
-            raise ValueError(f"{axis} with a hill width of {width:g}: upper must be above lower, and the width positive")
+            raise ValueError(
+                f"{axis} with a hill width of {width:g}: upper must be above lower, and the width positive"
+            )
         if axis.spacing > width / 2:
             raise ValueError(f"{axis}: its spacing {axis.spacing:g} is more than half the hill width {width:g}; "
                              f"give at least {math.ceil(2 * (axis.upper - axis.lower) / width)} bins")  # fmt: skip
