@@ -200,6 +200,7 @@ def plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         trajectory_walkers=min(given.output.trajectory_walkers, dynamics.walkers),
         seed=dynamics.seed,
         minimize=dynamics.minimize,
+        discard=given.output.discard,
         bins=tuple(cv.bins for cv in given.cvs.values()),
         ranges=tuple(ranges.values()),
         title=given.title or Path(given.molecule.structure).stem,

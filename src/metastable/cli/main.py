@@ -101,7 +101,7 @@ def init(
     """Write an input with every key, its default and what it means."""
     from metastable.cli.template import template
 
-    text = template(structure)
+    text = template(structure, Path() if out is None else out.parent)
     if out is None:
         print(text, end="")
     elif out.exists():

@@ -88,7 +88,7 @@ class DynamicsInput(Section):
     integrator: Literal["langevin"] = Field("langevin", description="langevin: leapfrog middle scheme")
     temperature: Annotated[Quantity, Measure("temperature", above="0 K", most="1e5 K")] = Field(description="")
     timestep: Annotated[Quantity, Measure("time", above="0 fs", most="20 fs")] = Field(
-        description="2 fs wants constraints = 'hydrogen-bonds', 4 fs hydrogen_mass = '3 Da' as well"
+        description="2 fs wants constraints, 4 fs hydrogen_mass = '3 Da' as well"
     )
     friction: Annotated[Quantity, Measure("rate", above="0 1/ps", most="1e5 1/ps")] = Field(
         Quantity(1.0, "1 1/ps", "rate"), description="of the Langevin thermostat"
@@ -206,6 +206,9 @@ class OutputInput(Section):
     trajectory: Time = Field(Quantity(2.0, "2 ps", "time"), description="time between two frames of the trajectory")
     trajectory_walkers: int = Field(1, ge=0, description="the first so many walkers go into the trajectory")
     block: Time | None = Field(None, description="time between two checkpoints: what a kill can cost")
+    discard: float = Field(
+        0.2, ge=0, le=0.9, description="the part of the run, from its start, that estimates leave out"
+    )
 
 
 CV_TYPES: dict[str, type[Any]] = {

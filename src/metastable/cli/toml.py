@@ -12,7 +12,7 @@ def write_toml(tables: dict[str, Any]) -> str:
 
 def _lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     plain = {k: v for k, v in table.items() if v is not None and not _is_table(v)}
-    lines = [f"{_key(k)} = {_value(v)}" for k, v in plain.items()]
+    lines = [f"{_key(k)} = {write_value(v)}" for k, v in plain.items()]
     for name, value in table.items():
         if not _is_table(value):
             continue
@@ -34,11 +34,14 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
-def _value(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """One value: text, a number, true or false, a list of them, or a table in one line."""
     if isinstance(value, str):  # TOML's basic strings escape as JSON's do, but for one control character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(k)} = {write_value(v)}" for k, v in value.items()) + "}"
+    return f"[{', '.join(map(write_value, value))}]"

@@ -104,7 +104,7 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
             numbers=np.array([a.element.atomic_number if a.element else 0 for a in topology.atoms()]),
             masses=np.array([number(system.getParticleMass(i)) for i in range(atoms)]),
             charges=np.array(nonbonded.charges) if isinstance(nonbonded, Nonbonded) else np.zeros(atoms),
-            topology=_topology(topology),
+            topology=topology_of(topology),
             constraints=np.array([r[:2] for r in rows], int).reshape(-1, 2),
             lengths=np.array([number(r[2]) for r in rows]),
         ),
@@ -113,7 +113,8 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
     )
 
 
-def _topology(topology: Any) -> Topology:
+def topology_of(topology: Any) -> Topology:
+    """The names and bonds of an ``openmm.app.Topology``."""
     atoms = list(topology.atoms())
     return Topology(
         atom_names=tuple(a.name for a in atoms),

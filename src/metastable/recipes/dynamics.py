@@ -14,7 +14,7 @@ from metastable.io.molecules import Molecule
 from metastable.loops.run import Block
 from metastable.recipes.plan import Plan
 from metastable.recipes.recording import record, walkers_of
-from metastable.recipes.results import axes_of, write_results
+from metastable.recipes.results import axes_of, kept, write_results
 from metastable.report.page import write_report
 from metastable.report.sinks import read_arrays
 
@@ -48,10 +48,11 @@ def conclude(
 ) -> Landscape | None:
     """The estimates, from ``arrays.h5`` alone; none of the landscape where a bias moved."""
     arrays = read_arrays(directory / "arrays.h5")
-    axes = axes_of(plan, cv, arrays["cvs"])
+    used = kept(plan, arrays)
+    axes = axes_of(plan, cv, used["cvs"])
     found = None
     if not moving:
-        found = landscape(arrays["cvs"][..., : len(axes)], last_bias(arrays["bias"], plan.kT), axes, plan.kT)
+        found = landscape(used["cvs"][..., : len(axes)], last_bias(used["bias"], plan.kT), axes, plan.kT)
     write_results(directory, "dynamics", plan, molecule, arrays, found, ())
     return found
 

@@ -14,7 +14,7 @@ from metastable.io.molecules import Molecule
 from metastable.loops.run import Block
 from metastable.recipes.plan import Plan
 from metastable.recipes.recording import record, walkers_of
-from metastable.recipes.results import axes_of, write_results
+from metastable.recipes.results import axes_of, kept, write_results
 from metastable.report.page import write_report
 from metastable.report.sinks import read_arrays
 
@@ -50,8 +50,9 @@ def metadynamics(
 def conclude(plan: Plan, molecule: Molecule, cv: Variable, directory: Path) -> Landscape:
     """The estimates, from ``arrays.h5`` alone, as far as the run got; they are written to ``results.json``."""
     arrays = read_arrays(directory / "arrays.h5")
-    weights = time_offset(arrays["bias"], arrays["offset"], plan.kT)
-    axes = axes_of(plan, cv, arrays["cvs"])
-    found = landscape(arrays["cvs"][..., : len(axes)], weights, axes, plan.kT)
+    used = kept(plan, arrays)
+    weights = time_offset(used["bias"], used["offset"], plan.kT)
+    axes = axes_of(plan, cv, used["cvs"])
+    found = landscape(used["cvs"][..., : len(axes)], weights, axes, plan.kT)
     write_results(directory, "metadynamics", plan, molecule, arrays, found, CITE)
     return found

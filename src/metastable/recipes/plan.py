@@ -18,6 +18,8 @@ class Plan:
     frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
     seed: of all random numbers. minimize: the energy of the start, first.
     bins, ranges: of the landscape, one a CV; a range of None is that of the data, or the period.
+    discard: what part of the run, from its start, the estimates leave out: the bias then still grows fast, and the
+    walkers still remember that they began in one place.
     title, facts: for the report.
     """
 
@@ -35,6 +37,7 @@ class Plan:
     minimize: bool = True
     bins: tuple[int, ...] = ()
     ranges: tuple[tuple[float, float] | None, ...] = ()
+    discard: float = 0.2
     title: str = ""
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -44,6 +47,8 @@ class Plan:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be at least 1")
         if self.steps % self.every:
             raise ValueError(f"Plan: every = {self.every} must divide steps = {self.steps}")
+        if not 0 <= self.discard < 1:
+            raise ValueError(f"Plan: discard = {self.discard} must be from 0 to below 1")
         for name in ("kT", "dt"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be above 0")

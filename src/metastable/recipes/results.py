@@ -47,6 +47,12 @@ def axes_of(plan: Plan, cv: Variable, samples: np.ndarray) -> tuple[Axis, ...]:
     return tuple(found)
 
 
+def kept(plan: Plan, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The records that the estimates use: without the part that the plan discards."""
+    first = int(plan.discard * len(arrays["time"]))
+    return {name: values[first:] for name, values in arrays.items()}
+
+
 def write_results(
     directory: Path,
     recipe: str,
@@ -56,15 +62,15 @@ def write_results(
     found: Landscape | None,
     cite: Sequence[str],
 ) -> None:
-    """Write ``results.json``. Nothing in it depends on the clock."""
-    frames = _frames(plan, arrays)
+    """Write ``results.json``. Nothing in it depends on the clock. arrays: all the records."""
+    frames, used = _frames(plan, arrays), kept(plan, arrays)
     results: dict[str, Any] = {"recipe": recipe, "title": plan.title}
-    results["estimates"] = [_mean("temperature", arrays["temperature"], "K"),
-                            _mean("potential energy", arrays["potential"], "kJ/mol")]  # fmt: skip
+    results["estimates"] = [_mean("temperature", used["temperature"], "K"),
+                            _mean("potential energy", used["potential"], "kJ/mol")]  # fmt: skip
     if found is not None:
         results["estimates"] = _estimates(found) + results["estimates"]
         results["landscape"] = _landscape(found, frames)
-        results["convergence"] = _convergence(found, plan, len(arrays["time"]))
+        results["convergence"] = _convergence(found, arrays["time"][-1] / 1e3, used["time"][0] / 1e3)
     results["frames"] = frames
     results["facts"] = _facts(plan, molecule, arrays)
     cited = (*cite, "dynamics", "force field")
@@ -136,13 +142,13 @@ def _nearest(location: np.ndarray, cvs: np.ndarray, axes: Sequence[Axis]) -> int
     return best if distance[best] < 0.1 else None
 
 
-def _convergence(found: Landscape, plan: Plan, records: int) -> list[dict[str, Any]]:
+def _convergence(found: Landscape, end: float, start: float) -> list[dict[str, Any]]:
     curve, names = found.convergence, _names(found)
     rows = []
     for i, fraction in enumerate(curve.fractions):
         values = {f"F({n}) - F({names[0]})": {"value": curve.estimate.value[i, k], "error": curve.estimate.error[i, k]}
                   for k, n in enumerate(names) if k}  # fmt: skip
-        time = fraction * records * plan.every * plan.dt / 1e3
+        time = start + fraction * (end - start)
         rows.append({"fraction": fraction, "time_ns": time, "values": values})
     return rows if len(names) > 1 else []
 
@@ -168,6 +174,7 @@ def _facts(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dic
         "walkers": plan.walkers,
         "steps": steps,
         "total_time_ns": steps * plan.dt * plan.walkers / 1e3,
+        "discarded": f"the first {plan.discard:.0%} of the run",
         "seed": plan.seed,
     }
 
