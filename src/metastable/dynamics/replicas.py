@@ -14,7 +14,7 @@ from metastable.core.frame import Frame
 from metastable.core.random import spread
 from metastable.core.replicas import replicate
 
-LANES = 64
+LANES = 256
 """Replicas advanced together on a CPU: enough to fill the vector units, few enough to stay in the cache."""
 
 
@@ -30,7 +30,7 @@ class Replicas(eqx.Module):
     varying: picks the leaves of ``sampler`` that carry a leading replica axis, for instance
         ``lambda s: [s.kT]`` for a ladder of temperatures. All others are common to the replicas.
     lanes: replicas advanced together; must divide ``size``. Default: all on an accelerator, on a CPU
-        the largest divisor of ``size`` up to 64. It changes the speed, never the random numbers.
+        the largest divisor of ``size`` up to 256. It changes the speed, never the random numbers.
     devices: over how many devices the replicas are shared.
 
     Its state is the sampler's state with every array shaped (chunks, ..., lanes): what

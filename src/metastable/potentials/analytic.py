@@ -100,14 +100,14 @@ def with_gradient(
     return lambda positions, parameters: joined(jnp.asarray(positions), parameters)
 
 
-def accumulate(contributions: Sequence[Float[Array, "terms 3"]], index: Any, atoms: int) -> Float[Array, "atoms 3"]:
+def accumulate(contributions: Sequence[Float[Array, "terms n"]], index: Any, atoms: int) -> Float[Array, "atoms n"]:
     """Add the contribution of each term to each of its k atoms: out[a] = sum over index[t, i] == a of c[i][t].
 
     contributions: k arrays. index: (terms, k), known on the host. Each atom gathers its own through a padded table:
     there is no scatter, and no ``reduce`` of few terms, both of which XLA makes scalar loops on a CPU.
     """
     flat = np.asarray(index).T.reshape(-1)
-    rows = jnp.concatenate([*contributions, jnp.zeros_like(contributions[0], shape=(1, 3))])
+    rows = jnp.concatenate([*contributions, jnp.zeros_like(contributions[0], shape=(1, contributions[0].shape[1]))])
     table = _contributors(flat, atoms)
     if table.shape[1] > UNROLLED:
         return rows[table].sum(1)

@@ -129,12 +129,14 @@ def periodic_gradient(positions: Float[Array, "atoms 3"], term: PeriodicTorsions
     """
     p, n = cast(term, positions.dtype), np.asarray(term.periodicity)
     index, which = unique_torsions(term.index)
-    empty = jnp.zeros((n.max(initial=1) + 1, len(index)), positions.dtype)
-    C = empty.at[n, which].add(p.barriers * jnp.cos(p.phases))
-    S = empty.at[n, which].add(p.barriers * jnp.sin(p.phases))
+    harmonics = n.max(initial=1) + 1
+    C, S = (
+        accumulate([series[:, None]], n * len(index) + which, harmonics * len(index)).reshape(harmonics, len(index))
+        for series in (p.barriers * jnp.cos(p.phases), p.barriers * jnp.sin(p.phases))
+    )
     t = torsions(positions, index)
     cos, sin, slope = t.cos, t.sin, jnp.zeros_like(t.cos)
-    for order in range(1, len(empty)):
+    for order in range(1, harmonics):
         slope += order * (S[order] * cos - C[order] * sin)
         cos, sin = cos * t.cos - sin * t.sin, sin * t.cos + cos * t.sin
     return accumulate(torsion_contributions(t, slope), index, len(positions))

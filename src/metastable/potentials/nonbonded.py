@@ -103,13 +103,13 @@ class Nonbonded(eqx.Module):
     def pairs(self) -> PairMatrices:
         """The parameters of all pairs of atoms, exceptions put in. Depends on no position."""
         special, (i, j) = self.exceptions, np.asarray(self.exceptions.index).T
-        both, swapped = np.concatenate([i, j]), np.concatenate([j, i])
+        number = np.full((len(self.charges),) * 2, -1)  # of the exception that a pair is; one more is the diagonal
+        number[i, j] = number[j, i] = np.arange(len(i))
+        np.fill_diagonal(number, len(i))
         own = (coulomb * special.charges, *_coefficients(special.sigma, special.epsilon))
         combined = (coulomb * self.charges[:, None] * self.charges, *self.lennard_jones.coefficients())
-        apart = 1 - np.eye(len(self.charges))
         return PairMatrices(*(
-            jnp.asarray(c * apart.astype(c.dtype)).at[both, swapped].set(jnp.concatenate([o, o]))
-            for c, o in zip(combined, own, strict=True)
+            jnp.where(number < 0, c, jnp.append(o, 0)[number]) for c, o in zip(combined, own, strict=True)
         ))  # fmt: skip
 
 
