@@ -15,6 +15,9 @@ MODELS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")
 CONSTRAINTS = {"none": None, "hydrogen-bonds": "HBonds", "all-bonds": "AllBonds", "hydrogen-angles": "HAngles"}
 
 
+_UNKNOWN = "is not in the force field"
+
+
 @dataclass(frozen=True)
 class Implicit:
     """Implicit solvent: a model (HCT, OBC1, OBC2, GBn, GBn2), permittivities, salt, and the surface term.
@@ -154,6 +157,8 @@ def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Prob
         if patched and residue.index != int(named[1]):
             continue
         reasons.setdefault(_why_unmatched(residue, names), []).append(name_of_residue(residue))
+    if any(why.startswith(_UNKNOWN) for why in reasons):  # whose bonds nobody knows: its neighbours are not to blame
+        reasons = {why: found for why, found in reasons.items() if "other bonds" not in why}
     return [Problem("structure", f"residue {_abridged(found)} {why}") for why, found in reasons.items()]
 
 
@@ -170,7 +175,7 @@ def _why_unmatched(residue: Any, templates: dict[str, set[str]]) -> str:
     )
     if not candidates:
         near = difflib.get_close_matches(residue.name, templates, 3, 0.5)
-        return "is not in the force field" + (f"; the nearest names are {', '.join(near)}" if near else "")
+        return _UNKNOWN + (f"; the nearest names are {', '.join(near)}" if near else "")
     have = {a.name for a in residue.atoms()}
     best = min(candidates, key=lambda t: len(templates[t] ^ have))
     lack, extra = sorted(templates[best] - have), sorted(have - templates[best])
