@@ -25,7 +25,7 @@ _SUZUKI_YOSHIDA = (1 / (2 - 2 ** (1 / 3)), 1 - 2 / (2 - 2 ** (1 / 3)), 1 / (2 - 
 class CSVRState(State):
     """heat: what the thermostat has given to the system since ``init``, kJ/mol."""
 
-    heat: Float[Array, "*batch"]
+    heat: Float[Array, "*batch"] = eqx.field(kw_only=True)
 
 
 class CSVR(eqx.Module):
@@ -53,7 +53,7 @@ class CSVR(eqx.Module):
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> CSVRState:
         state = _still(prepare(key, self.potential, frame, self.masses, self.kT, self.constraint), self.masses)
-        return CSVRState(state.frame, state.momenta, state.forces, jnp.zeros((), state.positions.dtype))
+        return CSVRState(state.frame, state.momenta, state.forces, heat=jnp.zeros((), state.positions.dtype))
 
     def step(self, key: PRNGKeyArray, state: CSVRState) -> CSVRState:
         dt, kT, time = (jnp.asarray(x, state.positions.dtype) for x in (self.dt, self.kT, self.time))
@@ -64,7 +64,7 @@ class CSVR(eqx.Module):
         first = jnp.sqrt(c * old) + noise[0] * jnp.sqrt(bath)
         kinetic = first**2 + bath * jnp.sum(noise[1:] ** 2)
         scale = jnp.copysign(jnp.sqrt(kinetic / old), first)
-        return CSVRState(new.frame, scale * new.momenta, new.forces, state.heat + kinetic - old)
+        return CSVRState(new.frame, scale * new.momenta, new.forces, heat=state.heat + kinetic - old)
 
     def conserved(self, state: CSVRState) -> Float[Array, ""]:
         """The energy less the heat that came in, kJ/mol: drifts only by the error of the time step."""
@@ -74,8 +74,8 @@ class CSVR(eqx.Module):
 class NoseHooverState(State):
     """chain: the thermostats' positions, (chain,). velocities: theirs, 1/ps, (chain,)."""
 
-    chain: Float[Array, "*batch chain"]
-    velocities: Float[Array, "*batch chain"]
+    chain: Float[Array, "*batch chain"] = eqx.field(kw_only=True)
+    velocities: Float[Array, "*batch chain"] = eqx.field(kw_only=True)
 
 
 class NoseHoover(eqx.Module):
@@ -103,14 +103,14 @@ class NoseHoover(eqx.Module):
     def init(self, key: PRNGKeyArray, frame: Frame) -> NoseHooverState:
         state = _still(prepare(key, self.potential, frame, self.masses, self.kT, self.constraint), self.masses)
         rest = jnp.zeros(self.length, state.positions.dtype)
-        return NoseHooverState(state.frame, state.momenta, state.forces, rest, rest)
+        return NoseHooverState(state.frame, state.momenta, state.forces, chain=rest, velocities=rest)
 
     def step(self, key: PRNGKeyArray, state: NoseHooverState) -> NoseHooverState:
         dt = jnp.asarray(self.dt, state.positions.dtype)
         momenta, chain, velocities = self._thermostat(state.momenta, state.chain, state.velocities, dt / 2)
         new = verlet(State(state.frame, momenta, state.forces), self.potential, self.masses, dt, self.constraint)
         momenta, chain, velocities = self._thermostat(new.momenta, chain, velocities, dt / 2)
-        return NoseHooverState(new.frame, momenta, new.forces, chain, velocities)
+        return NoseHooverState(new.frame, momenta, new.forces, chain=chain, velocities=velocities)
 
     def conserved(self, state: NoseHooverState) -> Float[Array, ""]:
         """The energy of the system and its chain, kJ/mol: K + U + sum_j Q_j v_j^2 / 2 + f kT x_1 + kT sum_{j>1} x_j."""
