@@ -99,8 +99,8 @@ def test_a_missing_atom_is_named(tmp_path):
 def test_unknown_residues_and_elements_are_named(tmp_path):
     (said,) = told(rewritten(tmp_path, lambda line: line.replace("ALA", "ALX")))
     assert "ALX 2 (chain A)" in said and "ALA" in said.split("nearest")[1]
-    odd = rewritten(tmp_path, lambda line: line[:76] + " X" if line[12:16].strip() == "CB" else line)
-    assert any("CB of ALA 2" in s and "element" in s for s in told(odd))
+    odd = rewritten(tmp_path, lambda line: line[:12] + " QB " + line[16:76] if line[12:16].strip() == "CB" else line)
+    assert any("QB of ALA 2" in s and "element" in s for s in told(odd))
 
 
 def test_atoms_that_overlap_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import difflib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Prob
     named = re.match(r"No template found for residue (\d+)", message)
     if named is None:
         return []
-    names = {t: {a.name for a in template.atoms} for t, template in forcefield._templates.items()}
+    names = {t: {a.name: _symbol(a) for a in template.atoms} for t, template in forcefield._templates.items()}
     reasons: dict[str, list[str]] = {}
     for residue in forcefield.getUnmatchedResidues(topology):
         chain = list(residue.chain.residues())
@@ -166,7 +167,7 @@ def _abridged(names: list[str], shown: int = 4) -> str:
     return ", ".join(names[:shown]) + (f" (and {len(names) - shown} more)" if len(names) > shown else "")
 
 
-def _why_unmatched(residue: Any, templates: dict[str, set[str]]) -> str:
+def _why_unmatched(residue: Any, templates: dict[str, dict[str, str]]) -> str:
     if residue.name in ("HOH", "WAT", "SOL", "TIP3"):
         return "is water: remove it, or add a water model to the force field files (amber14/tip3p.xml)"
     candidates = [t for t in templates if t in (residue.name, f"N{residue.name}", f"C{residue.name}")]
@@ -176,14 +177,24 @@ def _why_unmatched(residue: Any, templates: dict[str, set[str]]) -> str:
     if not candidates:
         near = difflib.get_close_matches(residue.name, templates, 3, 0.5)
         return _UNKNOWN + (f"; the nearest names are {', '.join(near)}" if near else "")
-    have = {a.name for a in residue.atoms()}
-    best = min(candidates, key=lambda t: len(templates[t] ^ have))
-    lack, extra = sorted(templates[best] - have), sorted(have - templates[best])
+    have = {a.name: _symbol(a) for a in residue.atoms()}
+    best = min(candidates, key=lambda t: len(templates[t].keys() ^ have.keys()))
+    lack, extra = _surplus(templates[best], have), _surplus(have, templates[best])
     if not lack and not extra:
         return f"has the atoms of {best} but other bonds: is the chain broken, or a neighbour missing?"
     parts = [f"lacks {', '.join(lack)}"] * bool(lack) + [f"has {', '.join(extra)} too many"] * bool(extra)
     cure = ": add missing atoms with fix = true" if lack else ""
     return f"does not match the template {best}: it {' and '.join(parts)}{cure}"
+
+
+def _symbol(atom: Any) -> str:
+    return atom.element.symbol if atom.element is not None else ""
+
+
+def _surplus(these: dict[str, str], those: dict[str, str]) -> list[str]:
+    """Atoms of these that those lack, of elements of which those have fewer: names alone may just be other names."""
+    fewer = Counter(these.values()) - Counter(those.values())
+    return sorted(name for name, symbol in these.items() if symbol in fewer and name not in those)
 
 
 def system_from_parameters(structure: Structure, files: Sequence[str], rules: Rules) -> tuple[Any, Any]:

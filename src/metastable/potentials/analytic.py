@@ -111,7 +111,8 @@ def accumulate(contributions: Sequence[Float[Array, "terms n"]], index: Any, ato
     table = _contributors(flat, atoms)
     if table.shape[1] > UNROLLED:
         return rows[table].sum(1)
-    return sum(rows[column] for column in table.T)
+    first, *rest = (rows[column] for column in table.T)
+    return sum(rest, start=first)
 
 
 def _contributors(flat: np.ndarray, atoms: int) -> np.ndarray:

@@ -163,8 +163,8 @@ def solvation_gradient(positions: Float[Array, "atoms 3"], solvent: GeneralizedB
         r = jnp.sqrt(r2)
         mine, yours = _overlap(r, first[0], second[1], p.inside), _overlap(r, second[0], first[1], p.inside)
         if necks:
-            mine += _neck(r, *necks[:2], necks[4], p.neck.scale)
-            yours += _neck(r, *necks[2:4], necks[4], p.neck.scale)
+            mine += _neck(r, necks[0], necks[1], necks[4], p.neck.scale)
+            yours += _neck(r, necks[2], necks[3], necks[4], p.neck.scale)
         return None, [mine], [yours]
 
     def energy(r2, first, second, _):
@@ -180,8 +180,8 @@ def solvation_gradient(positions: Float[Array, "atoms 3"], solvent: GeneralizedB
         mine = _overlap_virial(r, first[0], second[1], p.inside)
         yours = _overlap_virial(r, second[0], first[1], p.inside)
         if necks:
-            mine += _neck_virial(r, *necks[:2], necks[4], p.neck.scale)
-            yours += _neck_virial(r, *necks[2:4], necks[4], p.neck.scale)
+            mine += _neck_virial(r, necks[0], necks[1], necks[4], p.neck.scale)
+            yours += _neck_virial(r, necks[2], necks[3], necks[4], p.neck.scale)
         return first[2] * mine + second[2] * yours, (), ()
 
     (integral,) = sweep(integrals, positions, spheres, necks, sums=1, gradient=False)[1]

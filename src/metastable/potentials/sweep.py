@@ -7,13 +7,14 @@ which XLA makes a scalar loop on a CPU.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-PairFunction = Callable[..., tuple[Array | None, Sequence[Array], Sequence[Array]]]
+PairFunction = Callable[..., tuple[Any, Sequence[Array], Sequence[Array]]]
 """(r^2, values of i, values of j, pair values) -> (r dE/dr or None, what atom i gets, what atom j gets)"""
 
 
@@ -25,7 +26,7 @@ def sweep(
     *,
     sums: int = 0,
     gradient: bool = True,
-) -> tuple[Float[Array, "atoms 3"] | None, list[Float[Array, " atoms"]]]:
+) -> tuple[Any, list[Float[Array, " atoms"]]]:
     """Run ``pair`` over all unordered pairs of atoms.
 
     pair: gets r^2 (nm^2), the values ``of_atoms`` of both partners and those ``of_pairs`` (symmetric
