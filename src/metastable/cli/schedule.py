@@ -8,7 +8,7 @@ from metastable.core.errors import Problem
 
 _MOST_STEPS = 2**31 - 1
 _BLOCKS = 100
-_LONGEST_BLOCK = 100.0  # ps
+_LONGEST_BLOCK = 20.0  # ps
 
 
 @dataclass(frozen=True)
