@@ -53,7 +53,7 @@ class Axis:
         k = np.floor((s - self.lower) / self.width).astype(np.int32)
         if self.periodic:
             return k % self.bins
-        k[s == self.upper] = self.bins - 1
+        k = np.where(s == self.upper, self.bins - 1, k)
         return np.where((k >= 0) & (k < self.bins), k, -1)
 
 

@@ -37,7 +37,7 @@ def basins(density: Density, kT: float, *, merge: float | None = None) -> Basins
     """Find the minima of F = -kT ln p and give every cell the one to which it drains.
 
     Cells are flooded from the lowest up; where two lakes meet they become one if the shallower is less deep
-    than ``merge`` (kJ/mol; kT where None), or than three times the error of its depth; the depth of an island among
+    than ``merge`` (kJ/mol; kT where None), or than twice the error of its depth; the depth of an island among
     unsampled cells is up to its own highest cell. Watershed by flooding: Vincent and Soille (1991),
     doi:10.1109/34.87344. The cells of basins and of barriers are those of the
     whole data, the errors those of their populations over resamples.
@@ -185,7 +185,7 @@ def _watershed(f, error, axes: tuple[Axis, ...], merge: float):
             joined = members.pop(a) + members.pop(b)
             deep, shallow = sorted((shores.root(int(label[c])) for c in (cell, neighbour)), key=lakes.age.__getitem__)
             rim = cell if np.isfinite(f[cell]) else top[lakes.root(shallow)]
-            if not f[rim] - f[shallow] > max(merge, 3 * np.hypot(error[rim], error[shallow])):
+            if not f[rim] - f[shallow] > max(merge, 2 * np.hypot(error[rim], error[shallow])):
                 joined.remove(shallow)
                 shores.join(deep, shallow)
             lake = lakes.join(a, b)

@@ -102,8 +102,9 @@ def solve(
 ) -> Mbar:
     """Solve the MBAR equations: minimise sum_n ln sum_k N_k exp(f_k - u_kn) - sum_k N_k f_k, which is convex.
 
-    Newton steps, halved until the function falls, after some steps of the self-consistent equation 11.
+    Newton steps, damped until the function falls, after some steps of the self-consistent equation 11.
     multiplicity: how often each sample counts, 1 where None. tolerance: on the largest |sum_n W_kn - 1|.
+    start: a guess of f. Where f spans hundreds of kT, the mean of u_k over the samples of state k is a good one.
     Raises ValueError for arrays that do not agree or states that share no samples, ConvergenceError where
     the tolerance is not reached.
     """
@@ -111,18 +112,17 @@ def solve(
     sampled = np.flatnonzero(n > 0)
     log_n, own = np.log(n[sampled])[:, None], u[sampled]
     f = np.zeros(len(sampled)) if start is None else np.asarray(start, float)[sampled].copy()
-    error, point = np.inf, _objective(f, own, log_n, n[sampled], m)
+    point, damping = _objective(f, own, log_n, n[sampled], m), 0.0
     for i in range(iterations):
-        step = point.gradient / n[sampled]
-        error = np.abs(step).max()
+        error = np.abs(point.gradient / n[sampled]).max()
         if error < tolerance:
             break
         if i < _SELF_CONSISTENT and start is None:
-            f = f - _log(1 + step)
+            f = -_log_sum(_log(m) - own - _log_sum(f[:, None] - own + log_n, 0))
             f -= f[0]
             point = _objective(f, own, log_n, n[sampled], m)
         else:
-            f, point = _newton(f, point, own, log_n, n[sampled], m)
+            f, point, damping = _newton(f, point, damping, own, log_n, n[sampled], m)
     else:
         raise ConvergenceError(
             f"MBAR: after {iterations} iterations the weights of a state still miss 1 by {error:.3g} "
@@ -186,16 +186,20 @@ def _hessian(p, m):
     return np.diag(weighted.sum(1)) - weighted @ p.T
 
 
-def _newton(f, point: _Point, u, log_n, n, m):
-    """One damped Newton step in f with f_0 held; the function falls or, at its rounding, stays."""
+def _newton(f, point: _Point, damping: float, u, log_n, n, m):
+    """One Newton step in f with f_0 held, damped by Levenberg and Marquardt until the function falls.
+
+    At its rounding the function may stay. Returns f, the point there and the damping to begin the next step with.
+    """
     scale = np.sqrt(n[1:])
-    lifted = _hessian(point.p, m)[1:, 1:] / np.outer(scale, scale) + 1e-14 * np.eye(len(n) - 1)
-    step = np.concatenate([[0.0], np.linalg.solve(lifted, point.gradient[1:] / scale) / scale])
+    hessian = _hessian(point.p, m)[1:, 1:] / np.outer(scale, scale)
     for _ in range(40):
+        lifted = hessian + (damping + 1e-14) * np.eye(len(scale))
+        step = np.concatenate([[0.0], np.linalg.solve(lifted, point.gradient[1:] / scale) / scale])
         trial = _objective(f - step, u, log_n, n, m)
-        if trial.value <= point.value + 1e-12 * abs(point.value):
-            return f - step, trial
-        step = step / 2
+        if trial.value <= point.value + 1e-13 * abs(point.value):
+            return f - step, trial, damping / 10 if damping > 1e-8 else 0.0
+        damping = max(10 * damping, 1e-8)
     raise ConvergenceError("MBAR: no step lowers the function: the states may share too few samples")
 
 

@@ -19,7 +19,7 @@ class Umbrella:
 
     density: of the unbiased ensemble; read it with ``free_energy``, ``basins``, ``barrier``, ``region_difference``.
     free_energy: f_k - f_0 of the windows, in kT, with bootstrap errors. mbar: the solution for the whole data.
-    inefficiency: statistical inefficiency of each trajectory, frames. Windows much shorter than 40 of them
+    inefficiency: statistical inefficiency of each trajectory, frames. Windows shorter than some 100 of them
         have errors that are too small.
     """
 
@@ -45,7 +45,7 @@ def umbrella(
 
     bias: the bias energy of every window on every sample, the trajectories one after another, kJ/mol.
     window: which window each trajectory was run in; one each where None. bandwidth: as for ``density``.
-    length: of a block, frames; 8 statistical inefficiencies of the CVs where None, and 5 blocks or more.
+    length: of a block, frames; 16 statistical inefficiencies of the CVs where None, and 5 blocks or more.
     Raises as :func:`metastable.estimate.mbar.solve` does, and ValueError for windows without samples.
     """
     trajectories = [np.asarray(t, float) for t in trajectories]
@@ -57,11 +57,10 @@ def umbrella(
     counts = np.bincount(home, frames, minlength=len(bias))
     if not counts.all() or len(counts) > len(bias):
         raise ValueError(f"windows {np.flatnonzero(counts == 0).tolist()} of {len(bias)} have no samples")
-    solution = solve(bias / kT, counts)
+    own = (np.repeat(home, frames)[:, None] == np.arange(len(bias))).astype(float)
+    solution = solve(bias / kT, counts, start=np.einsum("kn,nk->k", bias, own) / (kT * counts))
     drawn, inefficiency = _multiplicity(trajectories, axes, length, resamples, seed)
-    per_window = np.add.reduceat(drawn, np.concatenate([[0], np.cumsum(frames)[:-1]]), axis=1)
-    own = (home[:, None] == np.arange(len(bias))).astype(float)
-    f, log_w = refit(solution, drawn, per_window @ own)
+    f, log_w = refit(solution, drawn, drawn @ own)
 
     index = cell_index(np.concatenate(trajectories), axes)
     rows = np.stack([_histogram(index, row, axes) for row in [solution.log_weights(), *log_w]])
@@ -103,7 +102,7 @@ def _multiplicity(trajectories, axes, length, resamples, seed):
     for i, trajectory in enumerate(trajectories):
         frames, observables = len(trajectory), straighten(trajectory, axes)
         g = max(statistical_inefficiency(column) for column in observables.T)
-        cuts = frames // length if length else int(np.clip(frames / (8 * g), 5, 64))
+        cuts = frames // length if length else int(np.clip(frames / (16 * g), 5, 64))
         if not 2 <= cuts <= frames:
             raise ValueError(
                 f"trajectory {i} of {frames} frames cannot be cut into {cuts} blocks: give a shorter length"
