@@ -96,9 +96,11 @@ def _dynamic_update_slice(eqn, xs, bs, size):
 
 
 def _gather(eqn, xs, bs, size):
+    p, numbers, rank = eqn.params, eqn.params["dimension_numbers"], eqn.outvars[0].aval.ndim
+    if bs[1] and not bs[0] and not numbers.offset_dims and not numbers.operand_batching_dims:
+        return eqn.primitive.bind(xs[0], jnp.moveaxis(xs[1], -1, -2), **p)  # single elements of what replicas share
     if bs[1]:
         return None
-    p, numbers, rank = eqn.params, eqn.params["dimension_numbers"], eqn.outvars[0].aval.ndim
     numbers = numbers._replace(offset_dims=(*numbers.offset_dims, rank))
     return eqn.primitive.bind(*xs, **{**p, "dimension_numbers": numbers, "slice_sizes": (*p["slice_sizes"], size)})
 
