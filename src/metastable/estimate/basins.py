@@ -73,7 +73,8 @@ def barrier(density: Density, kT: float, start: tuple[float, ...], stop: tuple[f
 
     start, stop: points in CV space, on sampled cells. The lowest path is the one whose highest cell is lowest;
     what is climbed from is the lowest cell that can be reached from start below that height. NaN where every
-    path crosses cells that were never sampled. Serves profiles and surfaces; smooth a noisy density first.
+    path crosses cells that were never sampled. Serves profiles and surfaces. Single cells are noisy, and the lowest
+    of them are picked: prefer bins with many samples to a kernel, which lowers barriers and raises minima.
     """
     p, drawn = density.probability.ravel(), density.resamples.reshape(len(density.resamples), -1)
     first, last = (_cell(point, density.axes) for point in (start, stop))
