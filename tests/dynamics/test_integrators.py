@@ -75,7 +75,7 @@ def test_verlet_is_reversible(x64):
 def test_langevin_without_friction_is_verlet(x64):
     dt, state = 0.01, start()
     verlet, _ = go(VelocityVerlet(anharmonic, MASSES, dt), state, 200)
-    leapfrog = State(state.frame, state.momenta - dt / 2 * state.forces)  # half a step behind
+    leapfrog = State(state.frame, state.momenta - dt / 2 * state.forces, None)  # half a step behind
     for sampler, first in (
         (Langevin(anharmonic, MASSES, dt, KT, 0.0), leapfrog),
         (BAOAB(anharmonic, MASSES, dt, KT, 0.0), state),

@@ -100,7 +100,7 @@ def test_langevin_at_absolute_zero(x64, constrained):
     context.setVelocities(np.asarray(momenta / MASSES[:, None]))
     context.getIntegrator().step(STEPS)
     sampler = Langevin(potential, MASSES, DT, 0.0, 4.0, constraint)
-    end, _ = run(jax.random.key(0), sampler, State(frame, momenta), STEPS)
+    end, _ = run(jax.random.key(0), sampler, State(frame, momenta, None), STEPS)
     assert np.abs(end.positions - frame.positions).max() > 0.01
     assert np.allclose(end.positions, positions_of(context), rtol=0, atol=1e-8)
     velocities = context.getState(getVelocities=True).getVelocities(asNumpy=True)._value

@@ -70,8 +70,9 @@ def fire(
         v = (1 - mixing) * v + mixing * forces * jnp.sqrt(jnp.sum(v**2) / jnp.sum(forces**2))
         far = dt * jnp.sqrt(jnp.max(jnp.sum(v**2, -1)))
         move = dt * v * jnp.minimum(1, _REACH / far)
-        positions = constraint.positions(positions + move, positions, masses)
-        return i + 1, positions, v, surface_force(Frame(positions, frame.box)), dt, mixing, downhill
+        reached = Frame(constraint.positions(positions + move, positions, masses), frame.box)
+        v = constraint.momenta(v * masses[:, None], reached, masses) * weights
+        return i + 1, reached.positions, v, surface_force(reached), dt, mixing, downhill
 
     start = constraint.positions(frame.positions, frame.positions, masses)
     scalars = (jnp.asarray(_DT, start.dtype), jnp.asarray(0.1, start.dtype), 0)
@@ -119,7 +120,8 @@ def lbfgs(
     start = constrained(frame.positions).positions
     value, gradient = jax.value_and_grad(energy)(start)
     state = optax.tree.set(optimizer.init(start), value=value, grad=gradient)
-    return constrained(lax.while_loop(unfinished, step, (0, start, gradient, state))[1])
+    end = constrained(lax.while_loop(unfinished, step, (0, start, gradient, state))[1])
+    return constrained(end.positions)  # the free positions may have gone farther off than one projection corrects
 
 
 def _masses(masses, frame: Frame):
