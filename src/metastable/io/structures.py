@@ -55,12 +55,14 @@ def read_structure(path: str | Path, *, fix: bool = False, ph: float = 7.0) -> S
 
 
 def _fixed(path: Path, ph: float) -> Structure:
+    from openmm import Platform
     from pdbfixer import PDBFixer
 
     state = random.getstate()
     random.seed(0)  # OpenMM puts new hydrogens down with Python's generator before it minimises them
     try:
-        fixer = PDBFixer(filename=str(path))
+        reference = Platform.getPlatformByName("Reference")  # the others add in an order that varies
+        fixer = PDBFixer(filename=str(path), platform=reference)
         fixer.findMissingResidues()
         fixer.missingResidues = {}
         fixer.findMissingAtoms()
