@@ -25,7 +25,7 @@ def keep_compilations() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "metastable" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def start(source: Path, out: Path, overrides: Sequence[str] = ()) -> None:
@@ -89,7 +89,8 @@ def summary(found: Landscape) -> str:
             for a, x in zip(found.axes, location, strict=True)
         )
         energy, share = found.basins.free_energy[i], found.basins.population[i]
-        lines.append(f"  {chr(ord('A') + i % 26)}  {place}  F = {energy}  population {share}")
+        percent = f"{100 * share.value:.2f} +- {100 * share.error:.2f} %"
+        lines.append(f"  {chr(ord('A') + i % 26)}  {place}  F = {energy}  population {percent}")
     return "\n".join(lines)
 
 

@@ -52,9 +52,11 @@ def record(
     keys = jax.random.split(jax.random.key(plan.seed), 2)
     frame = Frame(jnp.asarray(molecule.frame.positions, float))
     store = Checkpoints(directory)
-    start, notes = store.latest(eqx.filter_eval_shape(walkers.init, keys[0], frame))
-    for note in notes:
-        say(note)
+    start = None
+    if store.identity() is not None:
+        start, notes = store.latest(eqx.filter_eval_shape(walkers.init, keys[0], frame))
+        for note in notes:
+            say(note)
     if start is None:
         if plan.minimize:
             frame = relaxed(walkers, frame)

@@ -26,9 +26,8 @@ def inspection(key: PRNGKeyArray, plan: Plan, molecule: Molecule, walkers: Walke
     observe = jax.jit(health(molecule, walkers))
 
     def inspect(before: Any, block: Block) -> None:
-        bad = ~np.isfinite(block.records["potential"]) | ~sane(block.records["temperature"], plan)
-        bad = np.any(bad, 0) | ~sane(np.asarray(observe(block.state)), plan)
-        if np.any(bad):
+        recorded = np.isfinite(block.records["potential"]) & sane(block.records["temperature"], plan)
+        if not (np.all(recorded) and np.all(sane(np.asarray(observe(block.state)), plan))):
             raise locate(key, plan, molecule, walkers, before, block)
 
     return inspect
@@ -40,12 +39,13 @@ def sane(kelvins: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def health(molecule: Molecule, walkers: Walkers) -> Callable[[Any], Any]:
-    """The kinetic temperature of every walker, K; NaN where its positions or momenta are not finite."""
-    system = molecule.system
+    """The kinetic temperature of every walker, K; NaN where its positions, CVs or energy are not finite."""
+    system, _, potential = molecule
 
     def one(state, bias):
         kT = temperature(state.momenta, system.masses, system.degrees_of_freedom)
-        finite = jnp.all(jnp.isfinite(state.positions)) & jnp.all(jnp.isfinite(walkers.cv(state.frame)))
+        parts = (state.positions, walkers.cv(state.frame), potential(state.frame))
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in parts]))
         return jnp.where(finite, kT / kelvin, jnp.nan)
 
     return walkers.observe(one)
