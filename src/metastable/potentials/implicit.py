@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
@@ -87,21 +88,27 @@ def solvation_energy(positions: Float[Array, "atoms 3"], solvent: GeneralizedBor
     product = born[:, None] * born
     f = jnp.sqrt(r2 + product * jnp.exp(-r2 / (4 * product)))
     apart = 1 - np.eye(len(born), dtype=born.dtype)
-    pairs = 0.5 * jnp.sum(apart * p.charges[:, None] * p.charges * _screened(f, p)[0])
+    pairs = 0.5 * jnp.sum(apart * p.charges[:, None] * p.charges * _screened(f, p))
     return pairs + jnp.sum(_own_energies(born, p))
 
 
 def _screened(f, p):
-    """-(1/eps_in - exp(-kappa f)/eps_out) / (4 pi epsilon0 f), energy of two unit charges, and its derivative in f."""
+    """-(1/eps_in - exp(-kappa f)/eps_out) / (4 pi epsilon0 f), the energy of two unit charges."""
     screening = 1 / p.solvent if p.kappa is None else jnp.exp(-p.kappa * f) / p.solvent
-    value = p.coulomb * (screening - 1 / p.solute) / f
-    slope = -value / f if p.kappa is None else -(value + p.coulomb * p.kappa * screening) / f
-    return value, slope
+    return p.coulomb * (screening - 1 / p.solute) / f
+
+
+def _screened_slope(f2, p):
+    """The derivative of ``_screened`` in f^2."""
+    inverse = lax.rsqrt(f2)
+    screening = 1 / p.solvent if p.kappa is None else jnp.exp(-p.kappa * f2 * inverse) / p.solvent
+    decline = (screening - 1 / p.solute) * inverse + (0 if p.kappa is None else p.kappa * screening)
+    return -0.5 * p.coulomb * decline * inverse**2
 
 
 def _own_energies(born, p):
     """What each atom adds by itself: the self energy, and its surface."""
-    own = 0.5 * p.charges**2 * _screened(born, p)[0]
+    own = 0.5 * p.charges**2 * _screened(born, p)
     return own if p.tension is None else own + p.tension * (p.radii + p.probe) ** 2 * (p.radii / born) ** 6
 
 
@@ -126,14 +133,22 @@ def _radii(integral, p):
 
 
 def _overlap(r, rho, s, inside):
-    """H of Hawkins, Cramer and Truhlar: 1/r^4 over the part of a sphere s at distance r that is outside of rho.
+    """H of Hawkins, Cramer and Truhlar: 1/r^4 over the part of a sphere s at distance r that is outside of rho,
 
-    Zero where r + s <= rho: there U is put equal to L, which makes it so, derivatives included.
+        H = (1/L - 1/U)/2 + (r - s^2/r) (1/U^2 - 1/L^2)/8 + ln(L/U)/(4 r),  L = max(rho, |r - s|),  U = r + s,
+
+    with few divisions. Zero where r + s <= rho: there U is put equal to L, which makes it so, derivatives included.
     """
-    L = jnp.maximum(rho, jnp.abs(r - s))
-    U = jnp.where(r + s > rho, r + s, L)
-    value = 0.5 * (1 / L - 1 / U + 0.25 * (r - s * s / r) * (1 / U**2 - 1 / L**2) + 0.5 * jnp.log(L / U) / r)
+    L, U = _bounds(r, rho, s)
+    product = L * U
+    slab = (U - L) * (r * product - 0.25 * (r * r - s * s) * (U + L)) / (product * product)
+    value = (0.5 * slab + 0.25 * jnp.log(L / U)) / r
     return value + jnp.where(rho < s - r, 1 / rho - 1 / L, 0) if inside else value
+
+
+def _bounds(r, rho, s):
+    L = jnp.maximum(rho, jnp.abs(r - s))
+    return L, jnp.where(r + s > rho, r + s, L)
 
 
 def _neck(r, distance, depth, reach, scale):
@@ -168,11 +183,10 @@ def solvation_gradient(positions: Float[Array, "atoms 3"], solvent: GeneralizedB
         return None, [mine], [yours]
 
     def energy(r2, first, second, _):
-        product = first[0] * second[0]
-        decay = jnp.exp(-r2 / (4 * product))
-        f = jnp.sqrt(r2 + product * decay)
-        slope = first[1] * second[1] * _screened(f, p)[1] / (2 * f)  # dE/df^2
-        in_product = slope * decay * (1 + r2 / (4 * product))
+        exponent = r2 * (first[1] * second[1])
+        product, decay = first[0] * second[0], jnp.exp(-exponent)
+        slope = first[2] * second[2] * _screened_slope(r2 + product * decay, p)
+        in_product = slope * decay * (1 + exponent)
         return 2 * r2 * slope * (1 - decay / 4), [in_product * second[0]], [in_product * first[0]]
 
     def chain(r2, first, second, necks):
@@ -186,7 +200,7 @@ def solvation_gradient(positions: Float[Array, "atoms 3"], solvent: GeneralizedB
 
     (integral,) = sweep(integrals, positions, spheres, necks, sums=1, gradient=False)[1]
     born, per_integral = jax.jvp(lambda x: _radii(x, p), (integral,), (jnp.ones_like(integral),))
-    direct, (in_born,) = sweep(energy, positions, (born, p.charges), sums=1)
+    direct, (in_born,) = sweep(energy, positions, (born, 0.5 / born, p.charges), sums=1)
     in_born += jax.jvp(lambda x: _own_energies(x, p), (born,), (jnp.ones_like(born),))[1]
     indirect, _ = sweep(chain, positions, (*spheres, in_born * per_integral), necks)
     return direct + indirect
@@ -196,11 +210,11 @@ def _overlap_virial(r, rho, s, inside):
     """r dH/dr. H does not change with L and U where these change with r, but for L of a sphere that reaches past
     the far side of atom i (s - r > rho), whose 1/L^2 the term for atoms inside takes away again.
     """
-    L = jnp.maximum(rho, jnp.abs(r - s))
-    U = jnp.where(r + s > rho, r + s, L)
-    one_L, one_U = 1 / L, 1 / U
-    slope = 0.125 * (r + s * s / r) * (one_U**2 - one_L**2) - 0.25 * jnp.log(L * one_U) / r
-    return slope if inside else slope + jnp.where(s - r > rho, r * one_L**2, 0)
+    L, U = _bounds(r, rho, s)
+    product = L * U
+    slab = (r * r + s * s) * (U - L) * (U + L) / (product * product)
+    slope = -(0.125 * slab + 0.25 * jnp.log(L / U)) / r
+    return slope if inside else slope + jnp.where(s - r > rho, r / (L * L), 0)
 
 
 def _neck_virial(r, distance, depth, reach, scale):

@@ -43,7 +43,8 @@ def sweep(
     if atoms % 2 == 0:
         once[-1, half:] = False  # the last shift meets each pair twice
     x = positions.T
-    twice = [jnp.concatenate([v, v], axis=-1) for v in (x, *of_atoms)]
+    components = [positions[:, k] for k in range(3)]  # r^2 from rows of x and of its windows would be a scalar loop
+    twice = [jnp.concatenate([v, v], axis=-1) for v in (x, *components, *of_atoms)]
 
     def window(v, shift):
         return lax.dynamic_slice_in_dim(v, shift, atoms, axis=-1)
@@ -55,12 +56,12 @@ def sweep(
         shift, mine, yours = carry
         counts, *of_pair = row
         xj, *of_second = (window(v, shift) for v in twice)
-        d = x - xj
-        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+        yours_apart, of_second = of_second[:3], of_second[3:]
+        r2 = sum((a - b) ** 2 for a, b in zip(components, yours_apart, strict=True))
         virial, to_first, to_second = pair(r2, of_atoms, of_second, of_pair)
         to_first, to_second = ([jnp.where(counts, v, 0) for v in vs] for vs in (to_first, to_second))
         if gradient:  # the division comes last: XLA recomputes cheap results for each reader, a quotient it keeps
-            push = (jnp.where(counts, virial, 0) / r2) * d
+            push = (jnp.where(counts, virial, 0) / r2) * (x - xj)
             to_first, to_second = [push, *to_first], [-push, *to_second]
         mine = [total + value for total, value in zip(mine, to_first, strict=True)]
         yours = [add_to_window(total, shift, value) for total, value in zip(yours, to_second, strict=True)]
