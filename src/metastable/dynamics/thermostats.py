@@ -38,8 +38,8 @@ class CSVR(eqx.Module):
     potential: kJ/mol. masses: Da, (atoms,). dt: ps. kT: kJ/mol. time: that of relaxation, ps.
     degrees_of_freedom: f, those that the thermostat acts on. normal: the generator of the noise.
 
-    Bussi, Donadio, Parrinello 2007, doi:10.1063/1.2408420, equation A7 and, for what is conserved, 15; the sign of the
-    factor: Bussi, Parrinello 2008, doi:10.1016/j.cpc.2008.01.006.
+    Bussi, Donadio, Parrinello 2007, doi:10.1063/1.2408420, equation A7, and what is conserved; the sign of the factor:
+    Bussi, Parrinello 2008, doi:10.1016/j.cpc.2008.01.006.
     """
 
     potential: Potential
@@ -87,8 +87,8 @@ class NoseHoover(eqx.Module):
     potential: kJ/mol. masses: Da, (atoms,). dt: ps. kT: kJ/mol. time: 1 / the frequency of the thermostat, ps.
     degrees_of_freedom: f, those that the thermostat acts on. length: of the chain.
 
-    Martyna, Tuckerman, Tobias, Klein 1996, doi:10.1080/00268979600100761, equations 29-34 with the fourth-order weights
-    of Suzuki and Yoshida; conserved: equation 16.
+    Martyna, Tuckerman, Tobias, Klein 1996, doi:10.1080/00268979600100761, sections 2.1 and 4.3, with the fourth-order
+    weights of Suzuki and Yoshida.
     """
 
     potential: Potential

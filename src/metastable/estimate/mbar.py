@@ -78,7 +78,7 @@ class Mbar:
     def mean(self, values: Float[np.ndarray, " samples"], reduced: Float[np.ndarray, " samples"] | float = 0.0):
         """The mean of a quantity in a state of reduced energy ``reduced``: an Estimate, with an asymptotic error.
 
-        Eqs. 14 and 15, linearised: the delta method with the weights w (A - <A>) as one more column.
+        The error is that of the paper, linearised: the delta method with the weights w (A - <A>) as one more column.
         """
         w = np.exp(self.log_weights(reduced))
         value = float(w @ values)
@@ -227,7 +227,7 @@ def _check_overlap(solution: Mbar, sampled):
 
 
 def _covariance(gram, counts):
-    """Theta = V S (I - S V^T N V S)^+ S V^T, from the eigenvectors V and eigenvalues S^2 of W^T W; eq. D8."""
+    """Theta = V S (I - S V^T N V S)^+ S V^T, from the eigenvectors V and eigenvalues S^2 of W^T W; eqs. D4 and D5."""
     values, vectors = np.linalg.eigh(gram)
     root = vectors * np.sqrt(np.clip(values, 0, None))
     inner = np.eye(len(gram)) - root.T @ (counts[:, None] * root)

@@ -76,7 +76,7 @@ def wham(
 
     bias: of every window at every bin, kJ/mol. It is MBAR with every sample moved to the center of its bin, and
     so wrong by the curvature of the bias within a bin. Kumar, Bouzida, Swendsen, Kollman and Rosenberg (1992),
-    doi:10.1002/jcc.540130812, eqs. 19 and 20.
+    doi:10.1002/jcc.540130812.
     """
     histograms, bias = np.asarray(histograms, float), np.asarray(bias, float)
     if histograms.shape != bias.shape:

@@ -38,7 +38,7 @@ def tiwary_parrinello(
     """c(t) = kT ln [ sum_s exp(g V / ((g - 1) kT)) / sum_s exp(V / ((g - 1) kT)) ], kJ/mol.
 
     bias: V(s, t) on an even grid over the whole of CV space, cells in the last axis, kJ/mol. bias_factor: g > 1.
-    Tiwary and Parrinello (2015), doi:10.1021/jp504920s, eq. 12.
+    Tiwary and Parrinello (2015), doi:10.1021/jp504920s, eqs. 3 and 12.
     """
     if not bias_factor > 1:
         raise ValueError(f"bias_factor = {bias_factor} must be above 1")

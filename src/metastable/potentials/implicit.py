@@ -12,7 +12,8 @@ One class holds them all, for they differ in what is done to one integral of eac
 
 Hawkins, Cramer and Truhlar 1995, doi:10.1016/0009-2614(95)01082-K (HCT, H); Onufriev, Bashford and Case 2004,
 doi:10.1002/prot.20033 (OBC1, OBC2); Mongan et al. 2007, doi:10.1021/ct600085e (GBn); Nguyen, Roe and Simmerling 2013,
-doi:10.1021/ct3010485 (GBn2); Schaefer, Bartels and Karplus 1998, doi:10.1006/jmbi.1998.2172 (surface, "ACE").
+doi:10.1021/ct3010485 (GBn2); Schaefer, Bartels and Karplus 1998, doi:10.1006/jmbi.1998.2172 (surface, "ACE", of which
+this is the form by Ponder that OpenMM has: the sixth power of R_i/B_i, not the first).
 """
 
 import equinox as eqx

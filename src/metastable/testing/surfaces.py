@@ -31,7 +31,7 @@ class DoubleWell(eqx.Module):
 class MuellerBrown(eqx.Module):
     """U = scale sum_i A_i exp(a_i dx^2 + b_i dx dy + c_i dy^2) + stiffness z^2 / 2, kJ/mol; x and y in nm.
 
-    Mueller and Brown (1979), doi:10.1007/BF00547608, fig. 1: minima at (-0.558, 1.442), (0.623, 0.028) and
+    Mueller and Brown (1979), doi:10.1007/BF00547608: minima at (-0.558, 1.442), (0.623, 0.028) and
     (-0.050, 0.467), saddles at (-0.822, 0.624) and (0.212, 0.293). F(x, y) is the part in x and y, exactly.
     scale: 0.1 puts the highest barrier at 10.6 kJ/mol.
     """
