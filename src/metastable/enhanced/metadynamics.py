@@ -141,7 +141,7 @@ class WellTempered(eqx.Module):
         """c(t), kJ/mol: a frame seen under the bias V now has the weight exp((V(s) - c) / kT) in equilibrium averages.
 
         c = kT log(int exp(bias_factor / (bias_factor - 1) V / kT) ds / int exp(V / ((bias_factor - 1) kT)) ds), over
-        the grid: Tiwary and Parrinello (2015), doi:10.1021/jp504920s, equation 3 with their 12.
+        the grid: Tiwary and Parrinello (2015), doi:10.1021/jp504920s, equations 3 and 12.
         """
         v = self.values / kT
         share = 1 / self.bias_factor / (1 - 1 / self.bias_factor)
