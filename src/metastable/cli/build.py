@@ -175,7 +175,7 @@ def _restraint(given: Any, variable: cvs.Variable, whole: Input) -> Any:
         )
     if given.type == "harmonic":
         return biases.Harmonic([float(given.center)], kappa, variable.periods)
-    wall = biases.UpperWall if given.type == "upper-wall" else biases.LowerWall
+    wall: Any = biases.UpperWall if given.type == "upper-wall" else biases.LowerWall
     return wall([float(given.at)], kappa)
 
 

@@ -54,15 +54,14 @@ def _test(name: str, measure: Callable[[], float], limit: float, unit: str) -> b
 def _openmm(path, molecule: Molecule) -> float:
     """The largest difference of a force from that of OpenMM's Reference platform, double precision."""
     import openmm
-    from openmm import app, unit
+    from openmm import app
+    from openmm.unit import md_unit_system
 
     file = app.PDBFile(str(path))
     system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(file.topology)
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(file.positions)
-    theirs = (
-        context.getState(getForces=True).getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-    )
+    theirs = context.getState(getForces=True).getForces(asNumpy=True).value_in_unit_system(md_unit_system)
     ours = jax.jit(force)(molecule.potential, Frame(jnp.asarray(molecule.frame.positions)))
     return float(np.abs(np.asarray(ours) - np.asarray(theirs)).max())
 
@@ -70,11 +69,12 @@ def _openmm(path, molecule: Molecule) -> float:
 def _conservation(molecule: Molecule) -> float:
     """The drift of the energy in 1 ps of velocity Verlet at 0.25 fs, as a part of the kinetic energy."""
     system, frame, potential = molecule
-    verlet = VelocityVerlet(potential, system.masses, 0.25 * fs, kT=300 * kelvin)
+    masses = jnp.asarray(system.masses)
+    verlet = VelocityVerlet(potential, masses, 0.25 * fs, kT=300 * kelvin)
     start = verlet.init(jax.random.key(0), Frame(jnp.asarray(frame.positions)))
 
     def energy(state):
-        return potential(state.frame) + kinetic_energy(state.momenta, system.masses)
+        return potential(state.frame) + kinetic_energy(state.momenta, masses)
 
     _, energies = run(jax.random.key(1), verlet, start, 4000, every=40, observe=energy)
     drift = np.polyfit(np.linspace(0, 1, len(energies)), np.asarray(energies), 1)[0]

@@ -87,10 +87,10 @@ class Draft:
         """The input. Raises InputError with all problems where there are any."""
         if self.problems:
             raise InputError(*self.problems)
-        parts = self.recipe, self.molecule, self.dynamics, self.output, self.schedule
+        parts: list[Any] = [self.recipe, self.molecule, self.dynamics, self.output, self.schedule]
         assert None not in parts, "an input without problems is complete"
-        return Input(self.recipe, self.title, self.molecule, self.dynamics, self.cvs, tuple(self.biases), self.output,
-                     self.schedule)  # type: ignore[arg-type]  # fmt: skip
+        recipe, molecule, dynamics, output, schedule = parts
+        return Input(recipe, self.title, molecule, dynamics, self.cvs, tuple(self.biases), output, schedule)
 
 
 def read_input(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
@@ -311,7 +311,7 @@ def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], p
 def _check_restraint(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
     if "cv" in bias and bias["cv"] not in cvs:
         problems.append(Problem(f"{where}.cv", _not_one_of(bias["cv"], cvs)))
-    unit = _unit_of(cvs.get(bias.get("cv")))
+    unit = _unit_of(cvs.get(bias["cv"])) if "cv" in bias else None
     if unit is None:
         return
     for key in ("center", "at", "start", "end", "force_constant"):

@@ -190,7 +190,7 @@ def from_bytes(path: str | Path, like: Any) -> Checkpoint:
         size = dtype.itemsize * int(np.prod(shape))
         array = np.frombuffer(data, dtype, int(np.prod(shape)), place).reshape(shape)
         place += size
-        value = jax.random.wrap_key_data(array, impl=row["key"]) if row["key"] else array
+        value = jax.random.wrap_key_data(jax.numpy.asarray(array), impl=row["key"]) if row["key"] else array
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             raise ValueError(
                 f"{path}: {name or 'the state'} is {dtype.name}{list(shape)}, and this run has "
@@ -225,4 +225,4 @@ def _is_array(x: Any) -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

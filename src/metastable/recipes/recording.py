@@ -86,16 +86,18 @@ def relaxed(walkers: Walkers, frame: Frame) -> Frame:
 def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:
     """What is recorded: CVs, bias, potential energy, temperature of each walker; c(t); positions of some."""
     system, _, potential = molecule
+    masses = jnp.asarray(system.masses)
 
     def one(state, bias):
         s = walkers.cv(state.frame)
-        kT = temperature(state.momenta, system.masses, system.degrees_of_freedom)
+        kT = temperature(state.momenta, masses, system.degrees_of_freedom)
         return {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
 
     def observe(state):
         found = walkers.observe(one)(state)
-        if hills(state.bias) is not None:
-            found["offset"] = hills(state.bias).offset(plan.kT)
+        raised = hills(state.bias)
+        if raised is not None:
+            found["offset"] = raised.offset(plan.kT)
         positions = walkers.observe(lambda state, bias: state.frame.positions)(state)
         return found | {"positions": positions[: plan.trajectory_walkers]}
 
@@ -110,7 +112,8 @@ def hills(bias: Any) -> WellTempered | None:
 
 def observables(plan: Plan, walkers: Walkers) -> dict[str, Observable]:
     """What ``arrays.h5`` holds, by name."""
-    cvs, unit = len(walkers.cv.components), set(walkers.cv.units)
+    cv: Any = walkers.cv
+    cvs, unit = len(cv.components), set(cv.units)
     found = {
         "cvs": Observable((plan.walkers, cvs), unit.pop() if len(unit) == 1 else ""),
         "bias": Observable((plan.walkers,), "kJ/mol"),
@@ -135,7 +138,8 @@ def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> 
         steps = np.repeat(numbers[chosen] * plan.every, plan.trajectory_walkers)
         return positions.reshape(-1, *positions.shape[2:]), steps * plan.dt, steps
 
-    about = {"names": list(walkers.cv.labels), "units": list(walkers.cv.units)}
+    cv: Any = walkers.cv
+    about = {"names": list(cv.labels), "units": list(cv.units)}
     arrays = Arrays(directory / "arrays.h5", observables(plan, walkers), records=plan.records, every=plan.every,
                     dt=plan.dt, attributes={"cvs": about})  # fmt: skip
     found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG, row)}

@@ -41,9 +41,10 @@ def sane(kelvins: np.ndarray, plan: Plan) -> np.ndarray:
 def health(molecule: Molecule, walkers: Walkers) -> Callable[[Any], Any]:
     """The kinetic temperature of every walker, K; NaN where its positions, CVs or energy are not finite."""
     system, _, potential = molecule
+    masses = jnp.asarray(system.masses)
 
     def one(state, bias):
-        kT = temperature(state.momenta, system.masses, system.degrees_of_freedom)
+        kT = temperature(state.momenta, masses, system.degrees_of_freedom)
         parts = (state.positions, walkers.cv(state.frame), potential(state.frame))
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in parts]))
         return jnp.where(finite, kT / kelvin, jnp.nan)

@@ -16,6 +16,7 @@ import numpy as np
 
 from metastable import __version__
 from metastable.core.system import Topology
+from metastable.core.units import angstrom
 from metastable.loops.run import Block
 
 
@@ -265,7 +266,7 @@ def arrays_size(observables: Mapping[str, Observable], records: int) -> int:
 
 def write_topology(path: str | Path, topology: Topology, numbers: np.ndarray, positions: np.ndarray) -> None:
     """The atoms, their names and bonds (CONECT) as PDB. positions: nm, (atoms, 3)."""
-    from openmm import app, unit
+    from openmm import app
 
     made = app.Topology()
     chain = residue = None
@@ -282,7 +283,7 @@ def write_topology(path: str | Path, topology: Topology, numbers: np.ndarray, po
     for i, j in topology.bonds:
         made.addBond(atoms[i], atoms[j])
     with Path(path).open("w", encoding="utf-8") as file:
-        app.PDBFile.writeModel(made, positions * unit.nanometer, file, keepIds=True)
+        app.PDBFile.writeModel(made, np.asarray(positions) / angstrom, file, keepIds=True)
         _connect(file, topology)
         file.write("END\n")
 
