@@ -66,15 +66,15 @@ def check_cv(
 def check_bias(bias: Bias, s: Float[Array, "walkers cvs"], kT: float = 2.5, *, rtol: float = 1e-6):
     """An energy with a right gradient, that stays what it is, in shape and precision, when it is updated.
 
-    s: CVs of some walkers where the energy is smooth. kT: kJ/mol.
+    s: CVs of three walkers or more, where the energy is smooth. kT: kJ/mol.
     """
     with jax.enable_x64(True):
         s, bias, kT_ = jnp.asarray(s, float), _double(bias), jnp.asarray(kT, float)
         for current in (bias, bias.update(s, kT_)):
             _expect(jnp.shape(current(s[0])) == (), f"an energy must be a scalar, not of shape {current(s[0]).shape}")
             _expect_precision(jax.eval_shape(current, _single(s[0])))
-            _check_derivative(current, s[0], rtol)
-            _check_lifted(current, s)
+            _check_derivatives(current, s[0], rtol)
+            _check_lifted(current, s[:REPLICAS])
         _expect_same_form("update", eqx.filter_eval_shape(lambda: bias), eqx.filter_eval_shape(bias.update, s, kT_))
         _check_one_trace(bias, lambda bias: bias.update(s, kT_))
 
@@ -105,8 +105,8 @@ def check_sampler(
         _expect_close("jit and no jit", after, sampler.step(KEY, state), 1e-9)
         _expect(_identical(after, step(KEY, state)), "the same key and state must give the same step, bit for bit")
         if random:
-            other = step(jax.random.key(21), state)
-            _expect(not _identical(after, other), "another key must give another step")
+            others = (step(key, state) for key in jax.random.split(jax.random.key(21), 300))
+            _expect(any(not _identical(after, other) for other in others), "another key must give another step")
         _check_scan(sampler, step, state, steps)
         _check_one_trace(sampler, lambda sampler: sampler.step(KEY, state))
         if lifts:
@@ -127,44 +127,62 @@ def _check_function(function, frame, symmetries, exchangeable, rtol):
     def at(positions):
         return function(Frame(positions, frame.box))
 
-    noise = 1e-3 * jax.random.normal(KEY, (REPLICAS, *frame.positions.shape))
     value = function(frame)
     _expect_finite("value", value)
     _expect_precision(eqx.filter_eval_shape(_double(function), _single(frame)))
-    _expect_close("jit and no jit", jax.jit(at)(frame.positions), value, 1e-9)
-    _check_derivative(at, frame.positions, rtol)
-    _check_derivative(jax.grad(lambda x: jnp.sum(at(x))), frame.positions, rtol)
-    _check_lifted(lambda x: (at(x), jax.jacobian(at)(x)), frame.positions + noise)
+    compiled = _check_derivatives(at, frame.positions, rtol, orders=2)
+    _expect_close("jit and no jit", compiled(frame.positions)[0], value, 1e-9)
+    batch = frame.positions + 1e-3 * jax.random.normal(KEY, (REPLICAS, *frame.positions.shape))
+    _check_lifted(at, batch)
     _check_one_trace(function, lambda function: function(frame))
+    whole = _jit(function)
     for name in symmetries:
-        _expect_close(f"before and after {name}", function(_MOVES[name](frame)), value, 1e-9)
+        _expect_close(f"before and after {name}", whole(_MOVES[name](frame)), value, 1e-9)
     for i, j in exchangeable:
         order = np.arange(len(frame.positions))
         order[[i, j]] = j, i
-        _expect_close(f"before and after exchange of atoms {i} and {j}", at(frame.positions[order]), value, 1e-9)
+        moved = Frame(frame.positions[order], frame.box)
+        _expect_close(f"before and after exchange of atoms {i} and {j}", whole(moved), value, 1e-9)
 
 
-def _check_derivative(function: Callable, x: Any, rtol: float):
-    """Forward and reverse mode along a random direction, against central differences."""
-    direction = jax.random.normal(jax.random.key(22), x.shape)
+def _check_derivatives(function: Callable, x: Any, rtol: float, orders: int = 1) -> Callable:
+    """Derivatives along a random direction, in both modes, and of second order, against central differences.
+
+    Gives back the compiled function of x: (value, gradient of the value's weighted sum, ...).
+    """
+    direction = jax.random.normal(jax.random.key(22), jnp.shape(x))
+    weights = jax.random.normal(jax.random.key(23), jax.eval_shape(function, x).shape)
+
+    def gradient(x):
+        return jax.vjp(function, x)[1](weights)[0]
+
+    @jax.jit
+    def probe(x):
+        value, forward = jax.jvp(function, (x,), (direction,))
+        slope, curvature = jax.jvp(gradient, (x,), (direction,)) if orders == 2 else (gradient(x), None)
+        return value, slope, forward, curvature
+
     h = 1e-5 * max(1.0, float(jnp.max(jnp.abs(x)))) / float(jnp.linalg.norm(direction))
-    step = _jit(function)
-    difference = (step(x + h * direction) - step(x - h * direction)) / (2 * h)
-    value, forward = jax.jvp(function, (x,), (direction,))
-    weights = jax.random.normal(jax.random.key(23), value.shape)
-    _, pullback = jax.vjp(function, x)
+    value, slope, forward, curvature = probe(x)
+    above, below = probe(x + h * direction), probe(x - h * direction)
+    difference, bend = ((above[k] - below[k]) / (2 * h) for k in (0, 1))
     scale = 1e-2 * float(jnp.max(jnp.abs(value)))  # what rounding leaves of a difference
     _expect_close("forward derivative and finite difference", forward, difference, rtol, scale)
-    reverse = jnp.vdot(pullback(weights)[0], direction)
-    _expect_close("reverse derivative and finite difference", reverse, jnp.vdot(weights, difference), rtol, scale)
+    along, expected = jnp.vdot(slope, direction), jnp.vdot(weights, difference)
+    _expect_close("reverse derivative and finite difference", along, expected, rtol, scale)
+    if orders == 2:
+        scale = 1e-2 * float(jnp.max(jnp.abs(slope)))
+        _expect_close("second derivative and finite difference of the first", curvature, bend, rtol, scale)
+    return probe
 
 
 def _check_lifted(function: Callable, batch: Any):
     """vmap and replicate mean a loop over the leading axis."""
     one = _jit(function)
-    looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(len(jax.tree.leaves(batch)[0]))])
-    _expect_close("vmap and a loop", jax.vmap(function)(batch), looped, 1e-8)
-    _expect_close("replicate and a loop", leading(jax.jit(replicate(function))(last(batch))), looped, 1e-8)
+    looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(REPLICAS)])
+    mapped, replicated = jax.jit(lambda batch: (jax.vmap(function)(batch), replicate(function)(last(batch))))(batch)
+    _expect_close("vmap and a loop", mapped, looped, 1e-8)
+    _expect_close("replicate and a loop", leading(replicated), looped, 1e-8)
 
 
 def _check_one_trace(module: Any, use: Callable):
@@ -176,8 +194,8 @@ def _check_one_trace(module: Any, use: Callable):
         traces.append(1)
         return use(module)
 
-    traced(module)
-    traced(copy.deepcopy(module))
+    traced.lower(module)
+    traced.lower(copy.deepcopy(module))
     _expect(len(traces) == 1, "a copy of it is compiled again: its static fields must be equal where their values are")
 
 
@@ -196,7 +214,7 @@ def _check_flow(sampler, frame, steps, rtol):
         real = [jnp.ravel(x) for x in jax.tree.leaves(state) if eqx.is_inexact_array(x)]
         return jnp.concatenate(real)
 
-    _check_derivative(flow, frame.positions, rtol)
+    _check_derivatives(flow, frame.positions, rtol)
 
 
 def _jit(function: Callable) -> Callable:
