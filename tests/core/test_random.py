@@ -20,7 +20,7 @@ def _many(keys, dtype=jnp.float32):
 @pytest.fixture(scope="module")
 def tables():
     """Deviates (keys, counters) for the ways in which keys come about."""
-    seeds = jnp.arange(60000, dtype=jnp.uint32)
+    seeds = jnp.arange(30000, dtype=jnp.uint32)
     return {
         "steps": _many(jax.vmap(lambda i: jax.random.fold_in(jax.random.key(3), i))(seeds)),
         "seeds": _many(jax.vmap(jax.random.key)(seeds)),
@@ -41,7 +41,7 @@ def test_moments_to_fourth_order(tables, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_distribution_function(tables, way):
-    assert stats.kstest(tables[way].ravel()[:1_000_000], "norm").pvalue > 1e-4
+    assert stats.kstest(tables[way].ravel()[:500_000], "norm").pvalue > 1e-4
 
 
 def test_tails_to_five_sigma():
@@ -61,7 +61,7 @@ def test_no_correlation_between_counters_of_a_key(tables, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("lag", [1, 2, 3, 4, 8, 64, 256, 4096])
+@pytest.mark.parametrize("lag", [1, 2, 64, 256])
 def test_no_correlation_between_consecutive_keys(tables, way, lag):
     z = tables[way]
     for values, variance in ((z, 1), (z**2 - 1, 2), (z**3, 15)):

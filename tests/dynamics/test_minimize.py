@@ -77,7 +77,7 @@ def polymer():
     return system, Frame(jnp.asarray(x)), potential
 
 
-@pytest.mark.parametrize("minimize", BOTH)
+@pytest.mark.parametrize("minimize", [fire, pytest.param(lbfgs, marks=pytest.mark.physics)])
 def test_constraints_are_kept(x64, minimize):
     system, start, potential = polymer()
     constraint = Constraints.from_system(system)
@@ -96,7 +96,7 @@ def test_constraints_are_kept(x64, minimize):
     assert np.allclose(frame.positions.reshape(-1), other.x, atol=1e-4)
 
 
-@pytest.mark.parametrize("minimize", BOTH)
+@pytest.mark.parametrize("minimize", [fire, pytest.param(lbfgs, marks=pytest.mark.physics)])  # slow to compile
 def test_each_replica_stops_by_itself(x64, minimize):
     starts = [icosahedron(0.02, seed).positions for seed in range(3)]
     together = jax.jit(replicate(lambda x: minimize(cluster, Frame(x), 1e-5, 500).positions))(

@@ -91,7 +91,7 @@ def test_verlet(x64, constrained):
     assert np.allclose(end.positions, positions_of(context), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("constrained", [0, 3, 5])
+@pytest.mark.parametrize("constrained", [0, 5])
 def test_langevin_at_absolute_zero(x64, constrained):
     """Without noise the middle scheme is deterministic, its friction included."""
     constraint, frame, momenta = prepare(constrained)

@@ -43,7 +43,10 @@ MAKE = {
 }
 
 
-@pytest.mark.parametrize("name", MAKE)
+SLOW = ("baoab", "csvr", "nose-hoover")  # to compile
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.physics if n in SLOW else ()) for n in MAKE])
 def test_average_over_a_hundred_steps(x64, name):
     def average(parameters):
         sampler = MAKE[name](Spring(parameters[0] * 1e4), *parameters[1:])
@@ -53,7 +56,7 @@ def test_average_over_a_hundred_steps(x64, name):
 
     average, h = jax.jit(average), 1e-5
     point = jnp.array([1.0, 0.001, 2.5, 5.0])  # stiffness, dt, kT, friction or the like
-    gradient = jax.grad(average)(point)
+    gradient = jax.jit(jax.grad(average))(point)
     for n in range(4):
         step = h * point[n] * jnp.eye(4)[n]
         difference = (average(point + step) - average(point - step)) / (2 * h * point[n])
