@@ -38,6 +38,7 @@ def changed(path, value):
     at = tables
     for name in names:
         at = at[int(name)] if isinstance(at, list) else at[name]
+    last = int(last) if isinstance(at, list) else last
     if value is None:
         del at[last]
     else:
@@ -126,6 +127,7 @@ WRONG = {
     "bias.0.grid": ({"phi": 1}, "from 4 to 4096"),
     "bias.1.cv": ("q", "is not one of: phi, r"),
     "bias.1.force_constant": ("1 kJ/mol/rad^2", "kJ/mol/nm^2"),
+    "bias.1": ({"type": "lower-wall", "cv": "phi", "at": "1 rad", "force_constant": "1 kJ/mol/rad^2"}, "periodic"),
     "bias": ([], "needs one bias of type = 'metadynamics'"),
     "output.every": ("0.3 fs", "whole number"),
     "output.trajectory": ("0.5 ps", "whole number"),

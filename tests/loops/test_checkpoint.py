@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metastable.core.errors import InputError
 from metastable.loops import checkpoint as checkpoint_module
 from metastable.loops.checkpoint import Checkpoint, Checkpoints, DamagedError, begin, from_bytes, persist, to_bytes
 
@@ -142,10 +143,15 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_older_and_says_so(tmp_pat
 
 
 def test_both_damaged_is_an_error_of_its_own(tmp_path):
-    path = tmp_path / "checkpoint-0"
-    path.write_bytes(b"something else")
+    go(tmp_path, stop=2)
+    for name in ("checkpoint-0", "checkpoint-1"):
+        (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(
+        InputError, match=r"checkpoint-0 is no checkpoint and checkpoint-1 is no checkpoint.*nothing to go on"
+    ):
+        go(tmp_path)
     with pytest.raises(DamagedError, match="no checkpoint"):
-        from_bytes(path, {})
+        from_bytes(tmp_path / "checkpoint-0", {})
 
 
 @pytest.mark.parametrize("where", ["write", "replace", "fsync"])

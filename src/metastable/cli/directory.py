@@ -129,6 +129,15 @@ def held(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
+def changed_versions(out: Path) -> list[str]:
+    """What is another version now than when the run was started, one sentence each."""
+    path = out / "versions.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    changed = {name: now for name, now in versions().items() if before.get(name, now) != now}
+    return [f"{name} was {before[name]} at the start and is {now}: what follows may differ in the last bits"
+            for name, now in changed.items()]  # fmt: skip
+
+
 def versions() -> dict[str, Any]:
     """What the numbers of a run depend on."""
     names = ("metastable", "jax", "jaxlib", "equinox", "numpy", "scipy", "openmm", "h5py", "mdtraj")

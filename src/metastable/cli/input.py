@@ -311,7 +311,12 @@ def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], p
 def _check_restraint(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
     if "cv" in bias and bias["cv"] not in cvs:
         problems.append(Problem(f"{where}.cv", _not_one_of(bias["cv"], cvs)))
-    unit = _unit_of(cvs.get(bias["cv"])) if "cv" in bias else None
+    cv = cvs.get(bias["cv"]) if "cv" in bias else None
+    unit = _unit_of(cv)
+    if bias["type"].endswith("wall") and isinstance(cv, dict) and cv.get("type") == "torsion":
+        problems.append(
+            Problem(f"{where}.type", "a torsion is periodic, a wall would be a cliff: use type = 'harmonic'")
+        )
     if unit is None:
         return
     for key in ("center", "at", "start", "end", "force_constant"):

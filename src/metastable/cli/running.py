@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from metastable.cli.build import Job, build
-from metastable.cli.directory import create, held, reopen
+from metastable.cli.directory import changed_versions, create, held, reopen
 from metastable.cli.endings import DiskError
 from metastable.cli.input import read_input
 from metastable.cli.progress import Watch, progress_line, stopping
@@ -44,6 +44,8 @@ def resume(out: Path, *, as_started: bool = False) -> None:
     """Go on with a run; where it is done only its results and its report are made again."""
     keep_compilations()
     draft, identity = reopen(out, as_started=as_started)
+    for note in changed_versions(out):
+        print(note)
     double = draft.dynamics is not None and draft.dynamics.precision == "double"
     with jax.enable_x64(double):
         _go(build(draft, out)[1], out, identity)

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from metastable.core.errors import InputError, Problem
 from metastable.loops.run import Block, run
 
 _MAGIC = b"metastable checkpoint 1\n"
@@ -70,30 +71,31 @@ class Checkpoints:
     def latest(self, like: Any) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that is whole, None where there is none, and a sentence on each that is not.
 
-        like: a state of the same structure, arrays or ``jax.ShapeDtypeStruct``. Raises ValueError where the
-        checkpoint is whole and of another structure or precision.
+        like: a state of the same structure, arrays or ``jax.ShapeDtypeStruct``. Raises InputError where no
+        checkpoint is whole, or where the newest is whole and of another structure or precision.
         """
-        heads, notes = [], []
-        for path in self.paths:
-            try:
-                heads.append((_opened(path)[0]["blocks"], path))
-            except FileNotFoundError:
-                continue
-            except DamagedError as error:
-                notes.append(f"{path.name} {error}: going back to the other checkpoint")
-        if not heads:
-            return None, notes
-        return from_bytes(max(heads)[1], like), notes
+        newest, notes = self._newest()
+        return (None if newest is None else from_bytes(newest[1], like)), notes
 
     def identity(self) -> str | None:
         """What the run was told, from the newest whole checkpoint; None where there is none."""
-        found = []
+        newest, _ = self._newest()
+        return None if newest is None else newest[0]["identity"]
+
+    def _newest(self) -> tuple[tuple[dict[str, Any], Path] | None, list[str]]:
+        whole, damaged = [], []
         for path in self.paths:
             try:
-                found.append(_opened(path)[0])
-            except (FileNotFoundError, DamagedError):
+                whole.append((_opened(path)[0], path))
+            except FileNotFoundError:
                 continue
-        return max(found, key=lambda head: head["blocks"])["identity"] if found else None
+            except DamagedError as error:
+                damaged.append(f"{path.name} {error}")
+        if damaged and not whole:
+            message = f"{' and '.join(damaged)}: there is nothing to go on from, start it again in another directory"
+            raise InputError(Problem(str(self.paths[0].parent), message))
+        notes = [f"{name}: going back to the other checkpoint" for name in damaged]
+        return max(whole, key=lambda item: item[0]["blocks"], default=None), notes
 
 
 def persist(
@@ -179,12 +181,13 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
 def from_bytes(path: str | Path, like: Any) -> Checkpoint:
     """Read a checkpoint into the structure of ``like``.
 
-    Raises DamagedError where the file is not whole, ValueError where its state is of another structure or precision.
+    Raises DamagedError where the file is not whole, InputError where its state is of another structure or precision.
     """
     head, data = _opened(Path(path))
     wanted, place, values = _leaves(like), 0, []
     if [path for path, _ in wanted] != [row["path"] for row in head["leaves"]]:
-        raise ValueError(f"{path} holds the state of another kind of run, or of another version of the package")
+        message = "holds the state of another kind of run, or of another version of the package"
+        raise InputError(Problem(str(path), message))
     for (name, leaf), row in zip(wanted, head["leaves"], strict=True):
         dtype, shape = np.dtype(row["dtype"]), tuple(row["shape"])
         size = dtype.itemsize * int(np.prod(shape))
@@ -192,10 +195,11 @@ def from_bytes(path: str | Path, like: Any) -> Checkpoint:
         place += size
         value = jax.random.wrap_key_data(jax.numpy.asarray(array), impl=row["key"]) if row["key"] else array
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
-            raise ValueError(
-                f"{path}: {name or 'the state'} is {dtype.name}{list(shape)}, and this run has "
+            message = (
+                f"{name or 'the state'} is {dtype.name}{list(shape)}, and this run has "
                 f"{leaf.dtype.name}{list(leaf.shape)}: go on with the precision and walkers that it started with"
             )
+            raise InputError(Problem(str(path), message))
         values.append(jax.numpy.asarray(value))
     arrays, rest = eqx.partition(like, _is_array)
     state = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), values), rest)
