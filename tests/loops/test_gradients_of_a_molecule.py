@@ -1,4 +1,4 @@
-"""The derivatives that benchmarks/gradients.py prints, of a real molecule with constraints: both modes, five parameters."""
+"""The derivatives that benchmarks/gradients.py prints, of a real molecule with constraints, in both modes."""
 
 import importlib.util
 from pathlib import Path
