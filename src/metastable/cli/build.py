@@ -46,6 +46,12 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
         raise InputError(*problems)
     given = draft.finish()
     assert molecule is not None
+    if given.dynamics.integrator == "overdamped" and len(molecule.system.constraints):
+        message = "'overdamped' keeps no bonds: set molecule.constraints = 'none' (and a timestep that suits)"
+        problems.append(Problem("dynamics.integrator", message))
+    if given.dynamics.integrator == "verlet" and given.recipe == "metadynamics":
+        message = "'verlet' keeps the energy, but metadynamics needs a thermostat: take one of the others"
+        problems.append(Problem("dynamics.integrator", message))
     ranges = {name: _range(cv) for name, cv in given.cvs.items()}
     bias = bias_of(given, variables, ranges, problems)
     if problems:
@@ -191,6 +197,8 @@ def plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         kT=dynamics.temperature * kelvin,
         dt=float(dynamics.timestep),
         friction=float(dynamics.friction),
+        relaxation=float(dynamics.relaxation),
+        integrator=dynamics.integrator,
         walkers=dynamics.walkers,
         steps=when.steps,
         blocks=when.blocks,

@@ -85,14 +85,17 @@ class MoleculeInput(Section):
 class DynamicsInput(Section):
     """How it moves."""
 
-    integrator: Literal["langevin"] = Field("langevin", description="langevin: leapfrog middle scheme")
+    integrator: Literal["langevin", "baoab", "overdamped", "csvr", "nose-hoover", "verlet"] = Field(
+        "langevin", description="langevin (leapfrog middle scheme), baoab, overdamped, csvr, nose-hoover or verlet"
+    )
     temperature: Annotated[Quantity, Measure("temperature", above="0 K", most="1e5 K")] = Field(description="")
     timestep: Annotated[Quantity, Measure("time", above="0 fs", most="20 fs")] = Field(
         description="2 fs wants constraints, 4 fs hydrogen_mass = '3 Da' as well"
     )
     friction: Annotated[Quantity, Measure("rate", above="0 1/ps", most="1e5 1/ps")] = Field(
-        Quantity(1.0, "1 1/ps", "rate"), description="of the Langevin thermostat"
+        Quantity(1.0, "1 1/ps", "rate"), description="of langevin, baoab and overdamped"
     )
+    relaxation: Time = Field(Quantity(0.1, "0.1 ps", "time"), description="time of csvr and nose-hoover")
     duration: Time = Field(description="of each walker")
     walkers: int = Field(1, ge=1, le=1_000_000, description="copies that run side by side")
     precision: Literal["single", "double"] = Field("single", description="single or double")

@@ -7,12 +7,16 @@ from typing import Any
 
 from metastable.core.units import kelvin
 
+INTEGRATORS = ("langevin", "baoab", "overdamped", "csvr", "nose-hoover", "verlet")
+
 
 @dataclass(frozen=True)
 class Plan:
     """How to sample, how long, and what to write down. Precision is that of jax where the recipe is called.
 
-    kT: kJ/mol. dt: ps. friction: 1/ps. walkers: how many.
+    kT: kJ/mol. dt: ps. walkers: how many.
+    integrator: one of INTEGRATORS. friction: 1/ps, of langevin, baoab and overdamped. relaxation: ps, the time of the
+    csvr and nose-hoover thermostats.
     blocks, steps: the run is so many blocks of so many steps; a kill costs at most one block.
     every: steps between two records. pace: steps between two updates of the bias.
     frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
@@ -26,6 +30,8 @@ class Plan:
     kT: float
     dt: float = 0.002
     friction: float = 1.0
+    relaxation: float = 0.1
+    integrator: str = "langevin"
     walkers: int = 1
     blocks: int = 100
     steps: int = 5000
@@ -45,11 +51,13 @@ class Plan:
         for name in ("walkers", "blocks", "steps", "every", "pace", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be at least 1")
+        if self.integrator not in INTEGRATORS:
+            raise ValueError(f"Plan: integrator = '{self.integrator}' must be one of {', '.join(INTEGRATORS)}")
         if self.steps % self.every:
             raise ValueError(f"Plan: every = {self.every} must divide steps = {self.steps}")
         if not 0 <= self.discard < 1:
             raise ValueError(f"Plan: discard = {self.discard} must be from 0 to below 1")
-        for name in ("kT", "dt"):
+        for name in ("kT", "dt", "relaxation"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be above 0")
 

@@ -13,9 +13,10 @@ from metastable.core.frame import Frame
 from metastable.core.units import kelvin
 from metastable.cvs.variable import Variable
 from metastable.dynamics.constraints import Constraints
-from metastable.dynamics.integrators import Langevin
+from metastable.dynamics.integrators import BAOAB, Langevin, Overdamped, VelocityVerlet
 from metastable.dynamics.minimize import fire
 from metastable.dynamics.state import temperature
+from metastable.dynamics.thermostats import CSVR, NoseHoover
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.enhanced.walkers import Walkers
 from metastable.io.molecules import Molecule
@@ -29,11 +30,34 @@ LOG = ("time_ps", "potential_kJ_mol", "temperature_K", "bias_kJ_mol")
 
 
 def walkers_of(plan: Plan, molecule: Molecule, cv: Variable, bias: Any) -> Walkers:
-    """Langevin walkers on the potential of the molecule, and the bias that they share."""
+    """Walkers on the potential of the molecule, and the bias that they share."""
+    return Walkers(sampler_of(plan, molecule), cv, bias, plan.pace, plan.walkers)
+
+
+def sampler_of(plan: Plan, molecule: Molecule) -> Any:
+    """The integrator or thermostat that the plan names, with the constraints of the molecule."""
     system, frame, potential = molecule
     bonds = Constraints.from_system(system, positions=frame.positions)
-    langevin = Langevin(potential, system.masses, plan.dt, plan.kT, plan.friction, bonds)
-    return Walkers(langevin, cv, bias, plan.pace, plan.walkers)
+    common, free = (potential, system.masses, plan.dt), degrees_of_freedom(plan, molecule)
+    match plan.integrator:
+        case "langevin":
+            return Langevin(*common, plan.kT, plan.friction, bonds)
+        case "baoab":
+            return BAOAB(*common, plan.kT, plan.friction, bonds)
+        case "overdamped" if not len(bonds):
+            return Overdamped(*common, plan.kT, plan.friction)
+        case "csvr":
+            return CSVR(*common, plan.kT, plan.relaxation, free, bonds)
+        case "nose-hoover":
+            return NoseHoover(*common, plan.kT, plan.relaxation, free, bonds)
+        case "verlet":
+            return VelocityVerlet(*common, bonds, plan.kT)
+    raise ValueError(f"integrator = '{plan.integrator}' keeps no constraints: load the molecule without them")
+
+
+def degrees_of_freedom(plan: Plan, molecule: Molecule) -> int:
+    """Those that the momenta have: csvr and nose-hoover hold the centre of mass still."""
+    return molecule.system.degrees_of_freedom - 3 * (plan.integrator in ("csvr", "nose-hoover"))
 
 
 def record(
@@ -59,7 +83,7 @@ def record(
             say(note)
     if start is None:
         if plan.minimize:
-            frame = relaxed(walkers, frame)
+            frame = relaxed(molecule, frame)
         positions = np.asarray(frame.positions, float)
         write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
         start = begin(eqx.filter_jit(walkers.init)(keys[0], frame), identity)
@@ -77,10 +101,10 @@ def record(
     )
 
 
-def relaxed(walkers: Walkers, frame: Frame) -> Frame:
+def relaxed(molecule: Molecule, frame: Frame) -> Frame:
     """The frame with its energy minimised, roughly: enough to start from."""
-    sampler = walkers.sampler
-    return fire(sampler.potential, frame, constraint=sampler.constraint, masses=sampler.masses)
+    bonds = Constraints.from_system(molecule.system, positions=molecule.frame.positions)
+    return fire(molecule.potential, frame, constraint=bonds, masses=molecule.system.masses)
 
 
 def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:
