@@ -14,6 +14,8 @@ from metastable.core.system import System, Topology
 from metastable.core.units import kelvin
 from metastable.cvs import Component, Function
 from metastable.dynamics.integrators import VelocityVerlet
+from metastable.dynamics.replicas import Replicas
+from metastable.dynamics.state import temperature
 from metastable.enhanced.biases import Harmonic, MovingHarmonic, Sum, UpperWall
 from metastable.enhanced.metadynamics import Axis, WellTempered
 from metastable.enhanced.walkers import Walkers
@@ -22,8 +24,8 @@ from metastable.loops.run import Block, run
 from metastable.potentials.sum import Sum as Terms
 from metastable.recipes.dynamics import dynamics
 from metastable.recipes.metadynamics import conclude, metadynamics
-from metastable.recipes.plan import Plan
-from metastable.recipes.recording import hills
+from metastable.recipes.plan import INTEGRATORS, Plan
+from metastable.recipes.recording import degrees_of_freedom, hills, sampler_of
 from metastable.recipes.runaway import health, inspection
 
 KT = 300 * kelvin
@@ -112,6 +114,31 @@ def test_the_hills_of_a_bias_are_found_in_a_sum():
 def test_a_plan_that_cannot_be_is_refused(values, words):
     with pytest.raises(ValueError, match=words):
         Plan(KT, **values)
+
+
+@pytest.mark.parametrize("integrator", [i for i in INTEGRATORS if i != "verlet"])
+def test_every_integrator_of_a_plan_holds_the_temperature(integrator):
+    """Four atoms on springs; the temperature of 64 replicas, within four standard errors of their own spread."""
+    four = molecule(lambda frame: 500 * jnp.sum(jnp.diff(frame.positions, axis=0) ** 2))
+    names = [4 * field for field in (("AR",), ("AR",), ("1",), ("A",))]
+    system = System(np.full(4, 18), np.full(4, 40.0), np.zeros(4), Topology(*names))
+    four = four._replace(system=system, frame=Frame(0.1 * np.arange(12.0).reshape(4, 3)))
+    plan = Plan(KT, dt=0.004, friction=5.0, integrator=integrator)
+    many = Replicas(sampler_of(plan, four), 64)
+    free = degrees_of_freedom(plan, four)
+    state = many.init(jax.random.key(0), Frame(jnp.asarray(four.frame.positions, jnp.float32)))
+    observe = many.observe(lambda one: temperature(one.momenta, system.masses, free))
+    _, found = run(jax.random.key(1), many, state, 6000, every=20, observe=observe)
+    means = np.mean(found[100:], axis=0, dtype=float)
+    assert abs(means.mean() - KT) < 4 * means.std() / 8 + 0.003 * KT  # and the error of the time step
+
+
+def test_overdamped_dynamics_refuses_constraints():
+    bound = molecule(harmonic)
+    system = System(np.array([18, 18]), np.full(2, 40.0), np.zeros(2), Topology(*[2 * ("A",)] * 4),
+                    np.array([[0, 1]]), np.array([0.1]))  # fmt: skip
+    with pytest.raises(ValueError, match="'overdamped' keeps no constraints"):
+        sampler_of(Plan(KT, integrator="overdamped"), bound._replace(system=system))
 
 
 def cliff(frame):
