@@ -6,7 +6,7 @@ amber99sb in vacuum at 300 K, bonds to hydrogen constrained, steps of 2 fs, Lang
 in each of them 8 replicas that start from 8 values of psi, a whole turn apart. Narrow windows (300 kJ/mol/rad^2) give
 a first F; its negative, a bias common to all windows, then allows wide ones (10 kJ/mol/rad^2), in which psi finds
 the places where it turns easily: held at one phi it takes far longer to forget where it started, and narrow windows
-alone gave errors three times as large. MBAR joins the wide windows. What is read from F:
+alone gave errors twice as large. MBAR joins the wide windows. What is read from F:
 
 - basin: -kT ln(P(0 < phi < 2.2) / P(all other phi)), kJ/mol: both limits lie at the tops of barriers;
 - barrier: F at the summit between -0.7 and 0.7 less F at its lowest, kJ/mol; see ``extremum``.
