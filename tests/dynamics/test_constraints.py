@@ -292,7 +292,7 @@ def test_temperature_with_fewer_degrees_of_freedom(make):
     def observe(s):
         return kinetic_energy(constraint.momenta(s.momenta, s.frame, molecule.masses), molecule.masses)
 
-    kinetic = _paths(sampler, Frame(jnp.asarray(x)), 4096, 400, 1, 1, observe)[:, 0]
+    kinetic = _paths(sampler, Frame(jnp.asarray(x)), 4096, 1000, 1, 1, observe)[:, 0]
     assert stats.kstest(2 * kinetic / 2.5, stats.chi2(molecule.degrees_of_freedom).cdf).pvalue > 1e-4
     f = molecule.degrees_of_freedom
     assert abs(np.mean(2 * kinetic / 2.5) - f) < 4.5 * np.sqrt(2 * f / len(kinetic))

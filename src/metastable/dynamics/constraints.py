@@ -198,7 +198,8 @@ def _coupling(pairs, weights):
 
     def entry(one, other):
         (i, j), (a, b) = one.T, other.T
-        return weights[i] * (1.0 * (i == a) - (i == b)) + weights[j] * (1.0 * (j == b) - (j == a))
+        first, second = 1 * (i == a) - (i == b), 1 * (j == b) - (j == a)  # integers: the precision is the weights'
+        return weights[i] * first + weights[j] * second
 
     return [[entry(one, other) for other in pairs] for one in pairs]
 

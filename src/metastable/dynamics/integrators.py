@@ -88,7 +88,8 @@ class Langevin(eqx.Module):
     friction: 1/ps. normal: the generator of the noise.
 
     Zhang, Liu, Yan, Tuckerman, Liu 2019, doi:10.1021/acs.jpca.9b02771; with constraints as OpenMM's
-    LangevinMiddleIntegrator has them.
+    LangevinMiddleIntegrator has them: the momenta that a step leaves still hold kT (1 - c^2) / 8 of noise a constraint,
+    c = exp(-friction dt), which the next one projects away. Project them for the temperature where friction is high.
     """
 
     potential: Potential
