@@ -25,7 +25,7 @@ from metastable.potentials.sum import Sum as Terms
 from metastable.recipes.dynamics import dynamics
 from metastable.recipes.metadynamics import conclude, metadynamics
 from metastable.recipes.plan import INTEGRATORS, Plan
-from metastable.recipes.recording import degrees_of_freedom, hills, sampler_of
+from metastable.recipes.recording import degrees_of_freedom, hills, recentered, sampler_of, walkers_of
 from metastable.recipes.runaway import health, inspection
 
 KT = 300 * kelvin
@@ -95,6 +95,22 @@ def test_a_moving_restraint_gives_no_landscape_and_drags(tmp_path):
     assert "landscape" not in results and results["recipe"] == "dynamics"
     last = np.array(results["frames"]["cvs"])[-1, 0]
     assert last == pytest.approx(1.0, abs=0.1) and (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_walkers_are_put_back_to_the_origin_and_nothing_else_changes(integrator):
+    plan = Plan(KT, dt=0.002, walkers=4, integrator=integrator)
+    two = System(np.array([18, 18]), np.full(2, 40.0), np.zeros(2), Topology(*(("AR", "AR"),) * 4))
+    tie = Terms({"tie": lambda frame: jnp.sum((frame.positions[0] - frame.positions[1]) ** 2)})
+    whole = Molecule(two, Frame(np.array([[90.0, 0, 0], [90.4, 0, 0]])), tie)
+    cv = Function(lambda f: f.positions[1, 0] - f.positions[0, 0], components=Component("d", "nm"))
+    walkers = walkers_of(plan, whole, cv, Sum())
+    before = walkers.init(jax.random.key(0), Frame(jnp.asarray(whole.frame.positions, float)))
+    after = recentered(before)
+    positions = walkers.observe(lambda one, bias: one.frame.positions)(after)
+    assert np.allclose(positions, [[-0.2, 0, 0], [0.2, 0, 0]], atol=1e-5)
+    back = eqx.tree_at(lambda s: s.walkers.frame.positions, after, before.walkers.frame.positions)
+    assert eqx.tree_equal(back, before)
 
 
 def test_the_hills_of_a_bias_are_found_in_a_sum():

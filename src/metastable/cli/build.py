@@ -206,6 +206,7 @@ def plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         pace=_stride(given),
         frames=when.frames,
         trajectory_walkers=min(given.output.trajectory_walkers, dynamics.walkers),
+        recenter=True,  # the collective variables of an input know of no origin
         seed=dynamics.seed,
         minimize=dynamics.minimize,
         discard=given.output.discard,

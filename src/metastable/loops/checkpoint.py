@@ -109,11 +109,13 @@ def persist(
     observe: Callable[[Any], Any],
     sinks: Mapping[str, Sink],
     checkpoints: Checkpoints,
+    between: Callable[[Any], Any] = lambda state: state,
     inspect: Callable[[Any, Block], None] = lambda before, block: None,
 ) -> Iterator[Block]:
     """``stream`` from a checkpoint, with every block in the sinks and in a checkpoint before it is handed on.
 
     start: ``begin(state, ...)`` of a new run, or what ``Checkpoints.latest`` found.
+    between: what is done with the state before each block, for instance to put drifting molecules back.
     inspect: called with the state before the block and the block before anything of it is written; what it raises
     ends the run with the last good state in the checkpoint.
     Raises OSError where a file cannot be written: the checkpoint of the block before is then untouched.
@@ -125,6 +127,7 @@ def persist(
     state = start.state
     try:
         for index in range(start.blocks, blocks):
+            state = between(state)
             after, records = run(jax.random.fold_in(key, index), sampler, state, steps, every=every, observe=observe)
             block = Block(index, after, jax.tree.map(np.asarray, records))
             inspect(state, block)

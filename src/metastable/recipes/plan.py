@@ -20,6 +20,8 @@ class Plan:
     blocks, steps: the run is so many blocks of so many steps; a kill costs at most one block.
     every: steps between two records. pace: steps between two updates of the bias.
     frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
+    recenter: put each walker's center at the origin before each block: over long times it diffuses away, and single
+    precision would be lost to the distance. Not for CVs or fields that know of an origin.
     seed: of all random numbers. minimize: the energy of the start, first.
     bins, ranges: of the landscape, one a CV; a range of None is that of the data, or the period.
     discard: what part of the run, from its start, the estimates leave out: the bias then still grows fast, and the
@@ -39,6 +41,7 @@ class Plan:
     pace: int = 100
     frames: int = 10
     trajectory_walkers: int = 1
+    recenter: bool = False
     seed: int = 0
     minimize: bool = True
     bins: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ from metastable.dynamics.minimize import fire
 from metastable.dynamics.state import temperature
 from metastable.dynamics.thermostats import CSVR, NoseHoover
 from metastable.enhanced.metadynamics import WellTempered
-from metastable.enhanced.walkers import Walkers
+from metastable.enhanced.walkers import Walkers, WalkersState
 from metastable.io.molecules import Molecule
 from metastable.loops.checkpoint import Checkpoints, begin, persist
 from metastable.loops.run import Block
@@ -97,8 +97,17 @@ def record(
         observe=observation(plan, molecule, walkers),
         sinks=sinks(plan, molecule, walkers, directory),
         checkpoints=store,
+        between=recentered if plan.recenter else lambda state: state,
         inspect=inspection(keys[1], plan, molecule, walkers),
     )
+
+
+@eqx.filter_jit
+def recentered(state: WalkersState) -> WalkersState:
+    """Every walker moved so that the mean of its positions is the origin."""
+    positions = state.walkers.frame.positions
+    moved = positions - jnp.mean(positions, axis=1, keepdims=True)  # (chunks, atoms, 3, lanes)
+    return eqx.tree_at(lambda s: s.walkers.frame.positions, state, moved)
 
 
 def relaxed(molecule: Molecule, frame: Frame) -> Frame:
