@@ -68,7 +68,8 @@ class MovingHarmonic(eqx.Module):
         self.steps, kappas = jnp.asarray(steps), jnp.asarray(kappas, float)
         kappas = kappas[:, None] if kappas.ndim == 1 else kappas
         self.kappas = jnp.broadcast_to(kappas, self.centers.shape)
-        self.step, self.stride, self.periods = jnp.asarray(0), stride, _periods(periods, self.centers.shape[1])
+        self.step, self.stride = jnp.zeros((), jnp.int32), stride
+        self.periods = _periods(periods, self.centers.shape[1])
 
     @property
     def center(self) -> Float[Array, " cvs"]:
