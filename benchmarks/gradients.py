@@ -40,12 +40,13 @@ def load() -> Molecule:
     system, frame, potential = molecule
     constraint = Constraints.from_system(system, positions=frame.positions)
     start = Frame(jnp.asarray(frame.positions, float))
-    return molecule._replace(frame=fire(potential, start, constraint=constraint, masses=system.masses))
+    return molecule._replace(frame=fire(potential, start, constraint=constraint, masses=jnp.asarray(system.masses)))
 
 
 def average_of(molecule: Molecule) -> Callable[[Any], Any]:
     """The average, nm, as a function of what the five parameters are multiplied with."""
-    system, start, potential = molecule
+    system, start = molecule.system, molecule.frame
+    potential: Any = molecule.potential
     constraint = Constraints.from_system(system, positions=start.positions)
     names, torsions = system.topology.atom_names, potential.terms["torsions"]
     ends = names.index("CH3"), len(names) - 1 - names[::-1].index("C")

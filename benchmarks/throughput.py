@@ -84,7 +84,7 @@ class Ours:
         self.constraints = Constraints.from_system(system, positions=molecule.frame.positions)
         langevin = Langevin(molecule.potential, np.float32(system.masses), DT, KT, FRICTION, self.constraints)
         # a single system needs no replica axis, and is what a user of one molecule would run
-        self.sampler = Replicas(langevin, replicas) if replicas > 1 else langevin
+        self.sampler: Any = Replicas(langevin, replicas) if replicas > 1 else langevin
         self.replicas, self.system, self.rounds = replicas, system, 0
         self.state = self.sampler.init(jax.random.key(0), Frame(jnp.asarray(molecule.frame.positions, jnp.float32)))
         where = (lambda s: s.sampler.friction) if replicas > 1 else (lambda s: s.friction)
@@ -103,8 +103,8 @@ class Ours:
     def check(self) -> dict[str, float]:
         """Temperature (K) and residual of the constraints of what was run. Raises Insane."""
         positions, momenta = self._public(lambda s: s.positions), self._public(lambda s: s.momenta)
-        freedom = self.system.degrees_of_freedom
-        kelvins = np.asarray(jax.vmap(lambda p: temperature(p, self.system.masses, freedom))(momenta)) / kelvin
+        freedom, masses = self.system.degrees_of_freedom, jnp.asarray(self.system.masses)
+        kelvins = np.asarray(jax.vmap(lambda p: temperature(p, masses, freedom))(momenta)) / kelvin
         residual = float(jnp.max(self.constraints.residual(positions)))
         apart = self.steps * self.rounds * DT * FRICTION > 3  # until then the replicas remember their common start
         error = 300 * np.sqrt(2 / freedom / (self.replicas if apart else 1))
