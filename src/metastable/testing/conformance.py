@@ -208,15 +208,18 @@ def _check_scan(sampler, step, state, steps):
 
 
 def _check_flow(sampler, state, rtol):
-    """A step as a function of the real numbers of the state."""
+    """A step as a function of the real numbers of the state, each array in units of its largest element."""
     real, rest = eqx.partition(state, eqx.is_inexact_array)
-    x, unravel = ravel_pytree(real)
+    units = jax.tree.map(
+        lambda x: jnp.where(jnp.any(x != 0), jnp.max(jnp.abs(x), initial=0), 1) + jnp.zeros_like(x), real
+    )
+    (x, unravel), unit = ravel_pytree(real), ravel_pytree(units)[0]
 
-    def flow(x):
-        after = sampler.step(KEY, eqx.combine(unravel(x), rest))
+    def flow(change):
+        after = sampler.step(KEY, eqx.combine(unravel(x + unit * change), rest))
         return ravel_pytree(eqx.filter(after, eqx.is_inexact_array))[0]
 
-    _check_derivatives(flow, x, rtol)
+    _check_derivatives(flow, jnp.zeros_like(x), rtol)
 
 
 def _jit(function: Callable) -> Callable:
