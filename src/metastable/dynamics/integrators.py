@@ -14,7 +14,7 @@ from metastable.core.contracts import Constraint, Potential
 from metastable.core.frame import Frame
 from metastable.core.random import normal
 from metastable.dynamics.constraints import Unconstrained
-from metastable.dynamics.state import State, force, inverse, maxwell_boltzmann, prepare
+from metastable.dynamics.state import State, force, inverse, maxwell_boltzmann, prepare, thermal
 
 
 def kick(momenta, forces, dt):
@@ -101,8 +101,8 @@ class Langevin(eqx.Module):
     normal: Callable = eqx.field(static=True, default=normal)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> State:
-        state = prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
-        return State(state.frame, state.momenta)
+        frame, momenta = thermal(key, frame, self.masses, self.kT, self.constraint)
+        return State(frame, momenta, None)
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
         masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)

@@ -8,7 +8,6 @@ surface. Single precision hardly reaches below 0.1 kJ/mol/nm for a molecule.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -52,15 +51,15 @@ def fire(
     masses = _masses(masses, frame)
     weights = inverse(masses)[:, None]
 
-    def surface_force(frame):
-        return constraint.momenta(force(potential, frame), frame, masses)
-
     def unfinished(carry):
-        i, _, _, forces, *_ = carry
-        return (i < steps) & (_largest(forces) > tolerance)
+        i, _, _, largest, *_ = carry
+        return (i < steps) & (largest > tolerance)
 
-    def step(carry):
-        i, positions, v, forces, dt, mixing, downhill = carry
+    def step(carry):  # begins with the forces, so that they are compiled once
+        i, positions, v, _, dt, mixing, downhill = carry
+        here = Frame(positions, frame.box)
+        forces = constraint.momenta(force(potential, here), here, masses)
+        largest = _largest(forces)
         down = jnp.sum(forces * v) > 0
         downhill = jnp.where(down, downhill + 1, 0)
         longer, shorter = jnp.minimum(1.1 * dt, _LONGEST_DT), dt / 2
@@ -70,13 +69,13 @@ def fire(
         v = (1 - mixing) * v + mixing * forces * jnp.sqrt(jnp.sum(v**2) / jnp.sum(forces**2))
         far = dt * jnp.sqrt(jnp.max(jnp.sum(v**2, -1)))
         move = dt * v * jnp.minimum(1, _REACH / far)
-        reached = Frame(constraint.positions(positions + move, positions, masses), frame.box)
-        v = constraint.momenta(v * masses[:, None], reached, masses) * weights
-        return i + 1, reached.positions, v, surface_force(reached), dt, mixing, downhill
+        reached = constraint.positions(positions + move, positions, masses)
+        v = constraint.momenta(v * masses[:, None], Frame(reached, frame.box), masses) * weights
+        return i + 1, jnp.where(largest > tolerance, reached, positions), v, largest, dt, mixing, downhill
 
     start = constraint.positions(frame.positions, frame.positions, masses)
-    scalars = (jnp.asarray(_DT, start.dtype), jnp.asarray(0.1, start.dtype), 0)
-    first = (0, start, jnp.zeros_like(start), surface_force(Frame(start, frame.box)), *scalars)
+    dt, mixing = jnp.asarray(_DT, start.dtype), jnp.asarray(0.1, start.dtype)
+    first = (0, start, jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype), dt, mixing, 0)
     return Frame(lax.while_loop(unfinished, step, first)[1], frame.box)
 
 
@@ -97,6 +96,8 @@ def lbfgs(
 
     Liu, Nocedal 1989, doi:10.1007/BF01589116.
     """
+    import optax  # a second of every start, which few need
+
     masses = _masses(masses, frame)
 
     def constrained(positions):

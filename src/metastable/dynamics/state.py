@@ -72,6 +72,19 @@ def at_rest(momenta: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]) ->
     return momenta - masses[:, None] * (jnp.sum(momenta, 0) / jnp.sum(masses))
 
 
+def thermal(
+    key: PRNGKeyArray,
+    frame: Frame,
+    masses: Float[Array, " atoms"],
+    kT: Float[Array, ""],
+    constraint: Constraint,
+) -> tuple[Frame, Float[Array, "atoms 3"]]:
+    """``frame`` put on the constraints, and Maxwell-Boltzmann momenta on them."""
+    masses = jnp.asarray(masses, frame.positions.dtype)
+    frame = Frame(constraint.positions(frame.positions, frame.positions, masses), frame.box)
+    return frame, constraint.momenta(maxwell_boltzmann(key, masses, kT), frame, masses)
+
+
 def prepare(
     key: PRNGKeyArray,
     potential: Potential,
@@ -80,8 +93,6 @@ def prepare(
     kT: Float[Array, ""],
     constraint: Constraint,
 ) -> State:
-    """The first state: ``frame`` put on the constraints, Maxwell-Boltzmann momenta on them, and the forces."""
-    masses = jnp.asarray(masses, frame.positions.dtype)
-    frame = Frame(constraint.positions(frame.positions, frame.positions, masses), frame.box)
-    momenta = constraint.momenta(maxwell_boltzmann(key, masses, kT), frame, masses)
+    """The first state of an integrator that carries forces: :func:`thermal`, and the forces."""
+    frame, momenta = thermal(key, frame, masses, kT, constraint)
     return State(frame, momenta, force(potential, frame))
