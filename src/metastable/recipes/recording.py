@@ -113,7 +113,7 @@ def recentered(state: WalkersState) -> WalkersState:
 def relaxed(molecule: Molecule, frame: Frame) -> Frame:
     """The frame with its energy minimised, roughly: enough to start from."""
     bonds = Constraints.from_system(molecule.system, positions=molecule.frame.positions)
-    return fire(molecule.potential, frame, constraint=bonds, masses=molecule.system.masses)
+    return fire(molecule.potential, frame, constraint=bonds, masses=jnp.asarray(molecule.system.masses))
 
 
 def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:
