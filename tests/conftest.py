@@ -16,6 +16,13 @@ def data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_compilations():
+    """What jax compiled for one file serves no other, and all of it together takes gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""
