@@ -67,7 +67,7 @@ def check_cv(
 def check_bias(bias: Bias, s: Float[Array, "walkers cvs"], kT: float = 2.5, *, rtol: float = 1e-6):
     """An energy with a right gradient, that stays what it is, in shape and precision, when it is updated.
 
-    s: CVs of three walkers or more, where the energy is smooth. kT: kJ/mol.
+    s: CVs of some walkers, where the energy is smooth. kT: kJ/mol.
     """
     with jax.enable_x64(True):
         s, bias, kT_ = jnp.asarray(s, float), _double(bias), jnp.asarray(kT, float)
@@ -179,7 +179,7 @@ def _check_derivatives(function: Callable, x: Any, rtol: float, orders: int = 1)
 def _check_lifted(function: Callable, batch: Any, one: Callable | None = None):
     """vmap and replicate mean a loop over the leading axis. one: the function compiled, where that is at hand."""
     one = _jit(function) if one is None else one
-    looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(REPLICAS)])
+    looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(len(jax.tree.leaves(batch)[0]))])
     mapped, replicated = jax.jit(lambda batch: (jax.vmap(function)(batch), replicate(function)(last(batch))))(batch)
     _expect_close("vmap and a loop", mapped, looped, 1e-8)
     _expect_close("replicate and a loop", leading(replicated), looped, 1e-8)
