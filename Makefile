@@ -22,7 +22,7 @@ $(ready): requirements.lock pyproject.toml
 	@command -v uv >/dev/null || test -x $(bin)/uv || $(bin)/python -m pip install --quiet uv \
 	  || echo "uv is not to be had: pip does its work, more slowly"
 	@PATH="$$PATH:$(CURDIR)/$(bin)"; if command -v uv >/dev/null; \
-	  then install="uv pip install --quiet --python $(bin)/python"; \
+	  then install="uv pip install --quiet --compile-bytecode --python $(bin)/python"; \
 	  else install="$(bin)/python -m pip install --quiet"; fi; \
 	  $$install --require-hashes -r requirements.lock && $$install --no-deps --no-build-isolation -e .
 	@touch $@

@@ -63,11 +63,15 @@ def features(phi: np.ndarray, f: np.ndarray) -> tuple[float, float]:
 
 
 def extremum(phi: np.ndarray, f: np.ndarray, region: tuple[float, float], sign: int) -> float:
-    """The largest value of sign * f within a region: of a cubic through the points less than 0.25 from the largest."""
-    inside = np.flatnonzero((phi >= region[0]) & (phi <= region[1]))
-    top = phi[inside[np.nanargmax(sign * f[inside])]]
-    x = (phi - top + np.pi) % (2 * np.pi) - np.pi
-    near = (np.abs(x) < 0.25) & np.isfinite(f)
+    """The largest value of sign * f within a region: of a cubic through the points less than 0.25 from the largest.
+
+    NaN where not all of these points have been seen.
+    """
+    value = np.where((phi >= region[0]) & (phi <= region[1]) & np.isfinite(f), sign * f, -np.inf)
+    x = (phi - phi[np.argmax(value)] + np.pi) % (2 * np.pi) - np.pi
+    near = np.abs(x) < 0.25
+    if not (np.isfinite(value).any() and np.isfinite(f[near]).all()):
+        return np.nan
     fine = np.linspace(-0.1, 0.1, 201)
     return float(np.polyval(np.polyfit(x[near], sign * f[near], 3), fine).max())
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metastable.core.compiling import filter_jit_once
 from metastable.core.frame import Frame
 from metastable.core.units import kelvin
 from metastable.cvs.variable import Variable
@@ -86,7 +87,7 @@ def record(
             frame = relaxed(molecule, frame)
         positions = np.asarray(frame.positions, float)
         write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
-        start = begin(eqx.filter_jit(walkers.init)(keys[0], frame), identity)
+        start = begin(filter_jit_once(walkers.init)(keys[0], frame), identity)
     return persist(
         keys[1],
         walkers,
@@ -102,7 +103,7 @@ def record(
     )
 
 
-@eqx.filter_jit
+@filter_jit_once
 def recentered(state: WalkersState) -> WalkersState:
     """Every walker moved so that the mean of its positions is the origin."""
     positions = state.walkers.frame.positions
@@ -113,7 +114,9 @@ def recentered(state: WalkersState) -> WalkersState:
 def relaxed(molecule: Molecule, frame: Frame) -> Frame:
     """The frame with its energy minimised, roughly: enough to start from."""
     bonds = Constraints.from_system(molecule.system, positions=molecule.frame.positions)
-    return fire(molecule.potential, frame, constraint=bonds, masses=jnp.asarray(molecule.system.masses))
+    return filter_jit_once(fire)(
+        molecule.potential, frame, constraint=bonds, masses=jnp.asarray(molecule.system.masses)
+    )
 
 
 def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from metastable.core.compiling import filter_jit_once
 from metastable.core.errors import RunawayError
 from metastable.core.frame import Frame
 from metastable.core.units import kelvin
@@ -23,7 +24,7 @@ HOT = 20
 
 def inspection(key: PRNGKeyArray, plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any, Block], None]:
     """A function of the state before a block and the block, that raises RunawayError where a walker ran away in it."""
-    observe = jax.jit(health(molecule, walkers))
+    observe = filter_jit_once(health(molecule, walkers))
 
     def inspect(before: Any, block: Block) -> None:
         recorded = np.isfinite(block.records["potential"]) & sane(block.records["temperature"], plan)
