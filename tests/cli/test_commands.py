@@ -222,9 +222,10 @@ def test_the_resolved_input_gives_the_same_run(whole, tmp_path):
 # ---- unbreakable
 
 
-def test_stopped_and_killed_and_gone_on_with_gives_the_same_files(whole, tmp_path):
-    source, there = whole
-    out = tmp_path / "out"
+def test_stopped_and_killed_and_gone_on_with_gives_the_same_files(tmp_path):
+    source = write_input(tmp_path / "input", TOML.replace("12 ps", "240 ps"))  # long enough to be hit in its midst
+    there, out = tmp_path / "there", tmp_path / "out"
+    running.start(source, there)
     process = command("run", source, "--out", out)
     after_blocks(process, out, 2)
     process.send_signal(signal.SIGTERM)
