@@ -51,19 +51,18 @@ def build_ours() -> Callable[[int], Checkpoints]:
     import jax
     from umbrella_reference import KT, PHI, features, start
 
+    from metastable.core.axis import Axis
     from metastable.core.compiling import filter_jit_once
     from metastable.cvs import Torsion
-    from metastable.enhanced.metadynamics import Axis as GridAxis
     from metastable.enhanced.metadynamics import WellTempered
     from metastable.enhanced.walkers import Walkers
-    from metastable.estimate.axes import Axis
     from metastable.estimate.density import density, free_energy
     from metastable.estimate.weights import time_offset
     from metastable.loops.run import run
 
     _, frame, sampler = start()
     phi, axis = Torsion(*PHI), Axis.angle("phi", 120)
-    walkers = Walkers(sampler, phi, WellTempered([GridAxis(-np.pi, np.pi, 60, True)], **OURS), STRIDE, WALKERS)
+    walkers = Walkers(sampler, phi, WellTempered([Axis(-np.pi, np.pi, 60, True)], **OURS), STRIDE, WALKERS)
 
     def observe(state):
         seen = walkers.observe(lambda one, bias: (phi(one.frame), bias(phi(one.frame))))(state)

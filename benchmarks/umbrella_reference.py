@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metastable.core.axis import Axis
 from metastable.core.frame import Frame
 from metastable.core.units import fs, kelvin
 from metastable.cvs import Stack, Torsion
@@ -33,10 +34,8 @@ from metastable.dynamics.constraints import Constraints
 from metastable.dynamics.integrators import Langevin
 from metastable.dynamics.replicas import Replicas
 from metastable.enhanced.biases import Harmonic, Select, Sum
-from metastable.enhanced.metadynamics import Axis as GridAxis
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.enhanced.walkers import Biased
-from metastable.estimate.axes import Axis
 from metastable.estimate.density import free_energy
 from metastable.estimate.umbrella import Umbrella, umbrella
 from metastable.io.molecules import load_molecule
@@ -89,7 +88,7 @@ def sample(time: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """phi of all replicas in wide windows, and the common bias there, kJ/mol: both (frames, windows, starts)."""
     _, frame, sampler = start()
     cv = Stack(Torsion(*PHI), Torsion(*PSI))
-    grid = WellTempered([GridAxis(-np.pi, np.pi, POINTS, True)], height=0.0, widths=[0.2], bias_factor=2)
+    grid = WellTempered([Axis(-np.pi, np.pi, POINTS, True)], height=0.0, widths=[0.2], bias_factor=2)
     bias = Sum(Harmonic(np.zeros(2), np.zeros(2), cv.periods), Select(grid, [0]))
     sampler = eqx.tree_at(lambda s: s.potential, sampler, Biased(sampler.potential, cv, bias))
     replicas = Replicas(sampler, WINDOWS * STARTS, varying=lambda s: [s.potential.bias.biases[0].center])

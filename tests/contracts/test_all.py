@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metastable.core.axis import Axis
 from metastable.core.frame import Frame
 from metastable.core.system import System, Topology
 from metastable.cvs import (
@@ -32,7 +33,7 @@ from metastable.dynamics.replicas import Replicas
 from metastable.dynamics.thermostats import CSVR, NoseHoover
 from metastable.enhanced.biases import Harmonic, LowerWall, MovingHarmonic, Select, UpperWall
 from metastable.enhanced.biases import Sum as BiasSum
-from metastable.enhanced.metadynamics import Axis, Hills, WellTempered
+from metastable.enhanced.metadynamics import Hills, WellTempered
 from metastable.enhanced.walkers import Biased, Walkers
 from metastable.potentials import Sum
 from metastable.potentials.bonded import (

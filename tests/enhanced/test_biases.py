@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metastable.core.axis import Axis
 from metastable.core.replicas import replicate
 from metastable.enhanced.biases import Harmonic, LowerWall, MovingHarmonic, Select, Sum, UpperWall
-from metastable.enhanced.metadynamics import Axis, Hills, WellTempered
+from metastable.enhanced.metadynamics import Hills, WellTempered
 
 pytestmark = pytest.mark.usefixtures("x64")
 TURN = 2 * math.pi

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metastable.core.axis import Axis
 from metastable.core.frame import Frame
 from metastable.core.units import kelvin
 from metastable.cvs import Angle, Distance, Function, Stack
 from metastable.enhanced.biases import LowerWall, UpperWall
-from metastable.enhanced.metadynamics import Axis, Hills, WellTempered, hills_at
+from metastable.enhanced.metadynamics import Hills, WellTempered, hills_at
 
 pytestmark = pytest.mark.usefixtures("x64")
 

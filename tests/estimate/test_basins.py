@@ -5,7 +5,8 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from metastable.estimate.axes import Axis, cell_index, grid
+from metastable.core.axis import Axis
+from metastable.estimate.axes import cell_index, grid
 from metastable.estimate.basins import _neighbours, barrier, basins
 from metastable.estimate.density import Density, density
 from metastable.testing.surfaces import DoubleWell, MuellerBrown, exact_free_energy, on_plane

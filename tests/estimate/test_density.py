@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metastable.estimate.axes import Axis
+from metastable.core.axis import Axis
 from metastable.estimate.density import (
     Density,
     density,

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from metastable.estimate.axes import Axis, cell_index, grid
+from metastable.core.axis import Axis
+from metastable.estimate.axes import cell_index, grid
 from metastable.estimate.density import density, free_energy, state_difference
 from metastable.estimate.landscape import converge, landscape
 from metastable.estimate.weights import effective_size

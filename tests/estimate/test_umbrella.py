@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metastable.estimate.axes import Axis
+from metastable.core.axis import Axis
 from metastable.estimate.basins import barrier
 from metastable.estimate.density import free_energy, region_difference
 from metastable.estimate.umbrella import umbrella, wham

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metastable.estimate.axes import Axis
+from metastable.core.axis import Axis
 from metastable.estimate.density import density, free_energy
 from metastable.estimate.weights import balanced, effective_size, last_bias, time_offset, tiwary_parrinello
 from metastable.testing.surfaces import exact_free_energy

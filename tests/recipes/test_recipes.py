@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metastable.core.axis import Axis
 from metastable.core.errors import RunawayError
 from metastable.core.frame import Frame
 from metastable.core.system import System, Topology
@@ -17,7 +18,7 @@ from metastable.dynamics.integrators import VelocityVerlet
 from metastable.dynamics.replicas import Replicas
 from metastable.dynamics.state import temperature
 from metastable.enhanced.biases import Harmonic, MovingHarmonic, Sum, UpperWall
-from metastable.enhanced.metadynamics import Axis, WellTempered
+from metastable.enhanced.metadynamics import WellTempered
 from metastable.enhanced.walkers import Walkers
 from metastable.io.molecules import Molecule
 from metastable.loops.run import Block, run

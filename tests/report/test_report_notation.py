@@ -9,7 +9,7 @@ import pytest
 from metastable.report.figures import profiles
 from metastable.report.notation import duration, fact, number, plus_minus, shown, ticks_between
 from metastable.report.plot import Panel
-from metastable.report.rundata import Axis, Landscape
+from metastable.report.rundata import Coordinate, Landscape
 from metastable.report.surface import color_limit, finer
 
 NAN = float("nan")
@@ -58,7 +58,7 @@ def test_ticks_are_round_few_and_inside(lo, hi):
 
 def test_torsions_are_shown_in_degrees():
     grid = (np.arange(36) + 0.5) * 2 * math.pi / 36 - math.pi
-    axis = shown(Axis("phi", "rad", grid, 2 * math.pi))
+    axis = shown(Coordinate("phi", "rad", grid, 2 * math.pi))
     assert (axis.title, axis.text(-math.pi / 2)) == ("φ (°)", "−90°")
     assert (axis.lo, axis.hi) == pytest.approx((-180, 180))
     assert axis.ticks == (-180, -120, -60, 0, 60, 120, 180)
@@ -80,7 +80,7 @@ def surface(error):
     x, y = np.linspace(-1, 1, 7), np.linspace(-1, 1, 9)
     free_energy = 3 * x[:, None] ** 2 + 2 * y[None, :] ** 2 + x[:, None] * y[None, :]
     free_energy[0, 0] = NAN
-    axes = (Axis("x", "nm", x), Axis("y", "nm", y))
+    axes = (Coordinate("x", "nm", x), Coordinate("y", "nm", y))
     return Landscape(axes, free_energy, np.full((7, 9), error), (), ())
 
 

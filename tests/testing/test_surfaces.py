@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import dblquad, quad
 
+from metastable.core.axis import Axis
 from metastable.core.frame import Frame
-from metastable.estimate.axes import Axis
 from metastable.testing.surfaces import DoubleWell, MuellerBrown, exact_free_energy, on_plane
 
 
@@ -36,7 +36,7 @@ def test_double_well_has_its_barrier_and_wells():
 def test_exact_free_energy_is_the_integral_over_each_cell(x64):
     kT, axis = 2.5, Axis(-1.6, 1.6, 8)
     f = exact_free_energy(on_plane(DoubleWell(tilt=1.0)), (axis,), kT)
-    p = [quad(lambda x: np.exp(-(10 * (x**2 - 1) ** 2 + x) / kT), a, a + axis.width)[0] for a in axis.edges[:-1]]
+    p = [quad(lambda x: np.exp(-(10 * (x**2 - 1) ** 2 + x) / kT), a, a + axis.spacing)[0] for a in axis.edges[:-1]]
     np.testing.assert_allclose(np.exp(-f / kT), np.array(p) / np.sum(p), rtol=1e-9)
 
 

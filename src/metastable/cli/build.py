@@ -12,10 +12,11 @@ from metastable import cvs
 from metastable.cli.input import Draft, Input
 from metastable.cli.models import CVInput, MetadynamicsInput, MoleculeInput, MovingInput
 from metastable.cli.selection import select, select_group
+from metastable.core.axis import Axis
 from metastable.core.errors import InputError, Problem
 from metastable.core.units import kelvin
 from metastable.enhanced import biases
-from metastable.enhanced.metadynamics import Axis, WellTempered
+from metastable.enhanced.metadynamics import WellTempered
 from metastable.io.molecules import Molecule, load_molecule
 from metastable.io.parameters import Implicit
 from metastable.recipes.plan import Plan
@@ -167,7 +168,7 @@ def _metadynamics(given: MetadynamicsInput, names: Sequence[str], variables, ran
     for name in names:
         (low, high), width = ranges[name], float(given.width[name])
         bins = (given.grid or {}).get(name) or max(8, math.ceil(_SPACING * (high - low) / width))
-        axes.append(Axis(low, high, bins, variables[name].periods[0] is not None))
+        axes.append(Axis(low, high, bins, variables[name].periods[0] is not None, name, variables[name].units[0]))
     widths = [float(given.width[n]) for n in names]
     return WellTempered(axes, height=float(given.height), widths=widths, bias_factor=given.bias_factor)
 

@@ -14,7 +14,7 @@ doi:10.1021/jp054359r; stretched Gaussians: PLUMED's manual, METAD.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -23,37 +23,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from metastable.core.axis import Axis
 from metastable.cvs.variable import wrap
 
 _CUTOFF = 6.25
 _FLOOR = math.exp(-_CUTOFF)
 _REACH = math.sqrt(2 * _CUTOFF)
 """How far a hill goes, in widths."""
-
-
-class Axis(NamedTuple):
-    """One axis of a grid: ``bins`` equal steps from ``lower`` to ``upper``, in the unit of the CV.
-
-    periodic: ``upper`` is ``lower`` again; a torsion has ``Axis(-pi, pi, 100, periodic=True)``.
-    """
-
-    lower: float
-    upper: float
-    bins: int
-    periodic: bool = False
-
-    @property
-    def spacing(self) -> float:
-        return (self.upper - self.lower) / self.bins
-
-    @property
-    def period(self) -> float | None:
-        return self.upper - self.lower if self.periodic else None
-
-    @property
-    def points(self) -> np.ndarray:
-        """Where the grid's values stand: (bins,) where periodic, else (bins + 1,)."""
-        return self.lower + self.spacing * np.arange(self.bins + (not self.periodic))
 
 
 class WellTempered(eqx.Module):
@@ -81,7 +57,7 @@ class WellTempered(eqx.Module):
     outside: Int[Array, ""]
 
     def __init__(self, axes: Sequence[Axis], *, height: float, widths: Sequence[float], bias_factor: float):
-        self.axes = tuple(Axis(*axis) for axis in axes)
+        self.axes = tuple(axes)
         widths = tuple(np.broadcast_to(np.asarray(widths, float), (len(self.axes),)))
         _check(self.axes, widths, bias_factor)
         self.margins = tuple(
@@ -277,13 +253,11 @@ def _check(axes: Sequence[Axis], widths: Sequence[float], bias_factor: float) ->
     if not bias_factor > 1:
         raise ValueError(f"the bias factor must be more than 1 (infinity is plain metadynamics), not {bias_factor:g}")
     for axis, width in zip(axes, widths, strict=True):
-        if not (axis.upper > axis.lower and width > 0):
-            raise ValueError(
-                f"{axis} with a hill width of {width:g}: upper must be above lower, and the width positive"
-            )
+        if not width > 0:
+            raise ValueError(f"Axis {axis.name}: the hill width must be positive, not {width:g}")
         if axis.spacing > width / 2:
-            raise ValueError(f"{axis}: its spacing {axis.spacing:g} is more than half the hill width {width:g}; "
-                             f"give at least {math.ceil(2 * (axis.upper - axis.lower) / width)} bins")  # fmt: skip
-        if axis.periodic and 2 * _REACH * width > axis.upper - axis.lower:
-            raise ValueError(f"{axis}: a hill of width {width:g} is longer than the period; "
-                             f"at most {(axis.upper - axis.lower) / (2 * _REACH):g} is possible")  # fmt: skip
+            raise ValueError(f"Axis {axis.name}: its spacing {axis.spacing:g} is more than half the hill width "
+                             f"{width:g}; give at least {math.ceil(2 * axis.length / width)} bins")  # fmt: skip
+        if axis.periodic and 2 * _REACH * width > axis.length:
+            raise ValueError(f"Axis {axis.name}: a hill of width {width:g} is longer than the period; "
+                             f"at most {axis.length / (2 * _REACH):g} is possible")  # fmt: skip

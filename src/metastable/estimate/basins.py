@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int
 
-from metastable.estimate.axes import Axis, grid
+from metastable.core.axis import Axis
+from metastable.estimate.axes import grid
 from metastable.estimate.density import Density, free_energy
 from metastable.estimate.estimate import Estimate, log_ratio
 

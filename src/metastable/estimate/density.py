@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from metastable.estimate.axes import Axis, cell_index, straighten
+from metastable.core.axis import Axis
+from metastable.estimate.axes import cell_index, straighten
 from metastable.estimate.correlation import STRETCHES, Blocks, choose_blocks, resample
 from metastable.estimate.estimate import Estimate, log_ratio
 
@@ -99,9 +100,9 @@ def smooth(
 
 
 def _kernel(axis: Axis, sigma: float) -> Float[np.ndarray, "bins bins"]:
-    if not 0 < sigma < axis.upper - axis.lower:
+    if not 0 < sigma < axis.length:
         raise ValueError(f"Axis {axis.name}: bandwidth = {sigma} must lie between 0 and its length")
-    span, s = axis.upper - axis.lower, axis.centers - axis.lower
+    span, s = axis.length, axis.centers - axis.lower
     images = 2 * np.ceil(1 + 6 * sigma / span)
     shifts = span * np.arange(-images, images + 1)[:, None, None]
     if axis.periodic:

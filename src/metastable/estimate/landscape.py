@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from metastable.estimate.axes import Axis
+from metastable.core.axis import Axis
 from metastable.estimate.basins import Basins, basins
 from metastable.estimate.correlation import Blocks
 from metastable.estimate.density import Density, free_energy, prepare, tally

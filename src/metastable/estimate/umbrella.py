@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from metastable.estimate.axes import Axis, cell_index, straighten
+from metastable.core.axis import Axis
+from metastable.estimate.axes import cell_index, straighten
 from metastable.estimate.correlation import Blocks, resample, statistical_inefficiency
 from metastable.estimate.density import Density, smooth
 from metastable.estimate.estimate import Estimate

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from metastable.core.axis import Axis
 from metastable.cvs.variable import Variable
-from metastable.estimate.axes import Axis
 from metastable.estimate.correlation import statistical_inefficiency
 from metastable.estimate.density import Density, free_energy
 from metastable.estimate.landscape import Landscape
@@ -109,10 +109,7 @@ def _landscape(found: Landscape, frames: dict[str, Any]) -> dict[str, Any]:
         }
         for i, name in enumerate(_names(found))
     ]
-    axes = [
-        {"label": a.name, "unit": a.unit, "period": a.upper - a.lower if a.periodic else None, "grid": a.centers}
-        for a in found.axes
-    ]
+    axes = [{"label": a.name, "unit": a.unit, "period": a.period, "grid": a.centers} for a in found.axes]
     surface = {"axes": axes, "free_energy": found.free_energy.value, "error": found.free_energy.error}
     return surface | {"minima": minima, "profiles": _profiles(found)}
 
@@ -134,7 +131,7 @@ def _nearest(location: np.ndarray, cvs: np.ndarray, axes: Sequence[Axis]) -> int
     """The trajectory frame that is nearest to a point, distances in parts of the axes; None where none is near."""
     if not len(cvs):
         return None
-    spans = np.array([a.upper - a.lower for a in axes])
+    spans = np.array([a.length for a in axes])
     delta = cvs[:, : len(axes)] - location
     delta -= np.array([a.periodic for a in axes]) * spans * np.round(delta / spans)
     distance = np.linalg.norm(delta / spans, axis=1)

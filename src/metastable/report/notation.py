@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metastable.report.rundata import Axis
+from metastable.report.rundata import Coordinate
 
 _GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "theta": "θ", "phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ",
@@ -114,7 +114,7 @@ class Shown:
         return f"{self.number(value)}{'' if self.unit == '°' else ' '}{self.unit}".strip()
 
 
-def shown(axis: Axis) -> Shown:
+def shown(axis: Coordinate) -> Shown:
     """Degrees for radians, the edges of the outermost bins, and where the ticks are."""
     factor, unit = (math.degrees(1), "°") if axis.unit in ("rad", "radian", "radians") else (1.0, axis.unit)
     grid = axis.grid * factor

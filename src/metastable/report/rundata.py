@@ -28,7 +28,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Axis:
+class Coordinate:
     """A collective variable as an axis. grid: bin centres in ``unit``; period in ``unit``, None where there is none."""
 
     label: str
@@ -57,7 +57,7 @@ class Minimum:
 class Profile:
     """A free energy along one axis, kJ/mol, (bins,). bound: the error is an upper bound, not a standard error."""
 
-    axis: Axis
+    axis: Coordinate
     free_energy: np.ndarray
     error: np.ndarray
     bound: bool = False
@@ -67,7 +67,7 @@ class Profile:
 class Landscape:
     """Free energy over one or two axes, kJ/mol, first axis first; NaN where the run never was."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[Coordinate, ...]
     free_energy: np.ndarray
     error: np.ndarray
     minima: tuple[Minimum, ...]
@@ -185,7 +185,9 @@ def _read_json(path: Path) -> dict:
 
 
 def _landscape(data: dict) -> Landscape:
-    axes = tuple(Axis(a["label"], a.get("unit") or "", _numbers(a["grid"]), a.get("period")) for a in data["axes"])
+    axes = tuple(
+        Coordinate(a["label"], a.get("unit") or "", _numbers(a["grid"]), a.get("period")) for a in data["axes"]
+    )
     shape = tuple(len(a.grid) for a in axes)
     free_energy = _numbers(data["free_energy"])
     error = _numbers(data["error"]) if data.get("error") is not None else np.full(shape, np.nan)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metastable.core.axis import Axis
 from metastable.core.frame import Frame
-from metastable.estimate.axes import Axis
 
 
 class DoubleWell(eqx.Module):
@@ -66,7 +66,7 @@ def exact_free_energy(
     nodes: of the Gauss-Legendre rule in each cell and direction.
     """
     points, weights = np.polynomial.legendre.leggauss(nodes)
-    lines = [(axis.centers[:, None] + axis.width / 2 * points).ravel() for axis in axes]
+    lines = [(axis.centers[:, None] + axis.spacing / 2 * points).ravel() for axis in axes]
     u = np.asarray(energy(*np.meshgrid(*lines, indexing="ij")), float)
     p = np.exp(-(u - u.min()) / kT)
     for i, axis in enumerate(axes):
