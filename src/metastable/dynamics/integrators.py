@@ -49,7 +49,7 @@ def verlet(state, potential, masses, dt, constraint) -> State:
     momenta = kick(state.momenta, state.forces, dt / 2)
     free = drift(state.positions, momenta, masses, dt)
     positions, momenta = constrain(constraint, free, state.positions, momenta, masses, dt)
-    frame = Frame(positions, state.frame.box)
+    frame = state.frame.at(positions)
     forces = force(potential, frame)
     momenta = kick(momenta, forces, dt / 2)
     return State(frame, constraint.momenta(momenta, frame, masses), forces)
@@ -112,7 +112,7 @@ class Langevin(eqx.Module):
         momenta = ou(key, momenta, masses, dt, kT, friction, self.normal)
         free = drift(free, momenta, masses, dt / 2)
         positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
-        return State(Frame(positions, state.frame.box), momenta)
+        return State(state.frame.at(positions), momenta)
 
 
 class BAOAB(eqx.Module):
@@ -145,7 +145,7 @@ class BAOAB(eqx.Module):
         momenta = ou(key, momenta, masses, dt, kT, friction, self.normal)
         free = drift(free, momenta, masses, dt / 2)
         positions, momenta = constrain(self.constraint, free, state.positions, momenta, masses, dt)
-        frame = Frame(positions, state.frame.box)
+        frame = state.frame.at(positions)
         forces = force(self.potential, frame)
         momenta = kick(momenta, forces, dt / 2)
         return State(frame, self.constraint.momenta(momenta, frame, masses), forces)
@@ -179,7 +179,7 @@ class Overdamped(eqx.Module):
         momenta = maxwell_boltzmann(key, masses, kT, self.normal)
         positions = drift(state.positions, state.forces, masses, dt / friction)
         positions = drift(positions, state.momenta + momenta, masses, jnp.sqrt(dt / (2 * friction)))
-        frame = Frame(positions, state.frame.box)
+        frame = state.frame.at(positions)
         return State(frame, momenta, force(self.potential, frame))
 
 

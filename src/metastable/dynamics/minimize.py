@@ -57,7 +57,7 @@ def fire(
 
     def step(carry):  # begins with the forces, so that they are compiled once
         i, positions, v, _, dt, mixing, downhill = carry
-        here = Frame(positions, frame.box)
+        here = frame.at(positions)
         forces = constraint.momenta(force(potential, here), here, masses)
         largest = _largest(forces)
         down = jnp.sum(forces * v) > 0
@@ -70,13 +70,13 @@ def fire(
         far = dt * jnp.sqrt(jnp.max(jnp.sum(v**2, -1)))
         move = dt * v * jnp.minimum(1, _REACH / far)
         reached = constraint.positions(positions + move, positions, masses)
-        v = constraint.momenta(v * masses[:, None], Frame(reached, frame.box), masses) * weights
+        v = constraint.momenta(v * masses[:, None], frame.at(reached), masses) * weights
         return i + 1, jnp.where(largest > tolerance, reached, positions), v, largest, dt, mixing, downhill
 
     start = constraint.positions(frame.positions, frame.positions, masses)
     dt, mixing = jnp.asarray(_DT, start.dtype), jnp.asarray(0.1, start.dtype)
     first = (0, start, jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype), dt, mixing, 0)
-    return Frame(lax.while_loop(unfinished, step, first)[1], frame.box)
+    return frame.at(lax.while_loop(unfinished, step, first)[1])
 
 
 @eqx.filter_jit
@@ -101,7 +101,7 @@ def lbfgs(
     masses = _masses(masses, frame)
 
     def constrained(positions):
-        return Frame(constraint.positions(positions, positions, masses), frame.box)
+        return frame.at(constraint.positions(positions, positions, masses))
 
     def energy(positions):
         return potential(constrained(positions))

@@ -31,7 +31,7 @@ class State(eqx.Module):
 
 def force(potential: Potential, frame: Frame) -> Float[Array, "atoms 3"]:
     """Minus the gradient of the potential with respect to the positions, kJ/mol/nm."""
-    return -jax.grad(lambda positions: potential(Frame(positions, frame.box)))(frame.positions)
+    return -jax.grad(lambda positions: potential(frame.at(positions)))(frame.positions)
 
 
 def inverse(masses: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
@@ -81,7 +81,7 @@ def thermal(
 ) -> tuple[Frame, Float[Array, "atoms 3"]]:
     """``frame`` put on the constraints, and Maxwell-Boltzmann momenta on them."""
     masses = jnp.asarray(masses, frame.positions.dtype)
-    frame = Frame(constraint.positions(frame.positions, frame.positions, masses), frame.box)
+    frame = frame.at(constraint.positions(frame.positions, frame.positions, masses))
     return frame, constraint.momenta(maxwell_boltzmann(key, masses, kT), frame, masses)
 
 
