@@ -93,7 +93,7 @@ def test_a_valid_input_resolves_to_one_that_means_the_same():
     assert second.schedule == first.schedule
     assert first.schedule.blocks * first.schedule.steps == 500_000
     assert (first.schedule.every, first.schedule.pace, first.schedule.frames) == (100, 100, 10)
-    assert first.metadynamics.height == pytest.approx(0.4184)
+    assert first.biases[0].height == pytest.approx(0.4184)
 
 
 WRONG = {
@@ -170,7 +170,7 @@ def test_a_duration_that_is_no_whole_number_of_blocks_is_rounded_up_and_shown():
 def test_overrides(tmp_path):
     tables = override(copy.deepcopy(VALID), ["dynamics.walkers=2", "dynamics.duration = 2 ns", "bias.0.bias_factor=5"])
     read = read_tables(tables).finish()
-    assert (read.dynamics.walkers, read.dynamics.duration, read.metadynamics.bias_factor) == (2, 2000.0, 5.0)
+    assert (read.dynamics.walkers, read.dynamics.duration, read.biases[0].bias_factor) == (2, 2000.0, 5.0)
     with pytest.raises(InputError) as error:
         override({"title": "x"}, ["a", "=3", "title.x=1"])
     assert len(error.value.problems) == 3

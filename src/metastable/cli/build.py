@@ -42,7 +42,7 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
     """
     problems = list(draft.problems)
     molecule = None if draft.molecule is None else load(draft.molecule, folder, problems)
-    variables = {} if molecule is None else collective_variables(draft.cvs, molecule, problems)
+    variables = {} if molecule is None else _collective_variables(draft.cvs, molecule, problems)
     if problems:
         raise InputError(*problems)
     given = draft.finish()
@@ -54,10 +54,10 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
         message = "'verlet' keeps the energy, but metadynamics needs a thermostat: take one of the others"
         problems.append(Problem("dynamics.integrator", message))
     ranges = {name: _range(cv) for name, cv in given.cvs.items()}
-    bias = bias_of(given, variables, ranges, problems)
+    bias = _bias_of(given, variables, ranges, problems)
     if problems:
         raise InputError(*problems)
-    return given, Job(given.recipe, plan_of(given, ranges), molecule, cvs.Stack(*variables.values()), bias)
+    return given, Job(given.recipe, _plan_of(given, ranges), molecule, cvs.Stack(*variables.values()), bias)
 
 
 def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecule | None:
@@ -82,7 +82,7 @@ def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecul
         return None
 
 
-def collective_variables(
+def _collective_variables(
     given: dict[str, CVInput], molecule: Molecule, problems: list[Problem]
 ) -> dict[str, cvs.Variable]:
     """The CVs by name; atoms that are not there become problems."""
@@ -142,7 +142,7 @@ def _range(given: CVInput) -> tuple[float, float] | None:
     return None if given.range is None else (float(given.range[0]), float(given.range[1]))
 
 
-def bias_of(given: Input, variables: dict[str, cvs.Variable], ranges: dict[str, Any], problems: list[Problem]) -> Any:
+def _bias_of(given: Input, variables: dict[str, cvs.Variable], ranges: dict[str, Any], problems: list[Problem]) -> Any:
     """All biases, as one on the vector of all CVs."""
     names = list(variables)
     many = len(given.biases) > 1
@@ -191,7 +191,7 @@ def _stride(given: Input) -> int:
     return given.schedule.pace or given.schedule.every
 
 
-def plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
+def _plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
     """The numbers of the run."""
     dynamics, when = given.dynamics, given.schedule
     return Plan(

@@ -49,10 +49,6 @@ class Input:
     output: OutputInput
     schedule: Schedule
 
-    @property
-    def metadynamics(self) -> MetadynamicsInput | None:
-        return next((b for b in self.biases if isinstance(b, MetadynamicsInput)), None)
-
     def tables(self) -> dict[str, Any]:
         """What the file would hold if every default were written out."""
         tables: dict[str, Any] = {"recipe": self.recipe} | ({"title": self.title} if self.title else {})

@@ -72,7 +72,7 @@ class Watch:
         recent = np.diff(self._ends)[1:][-10:]  # the first block has the compilation in it
         pace = float(np.mean(recent)) if len(recent) else self._ends[-1] - self._ends[-2]
         done, left = block.index + 1, pace * (self.plan.blocks - block.index - 1)
-        text = f"{self._speed(pace):,.0f} ns/day  {duration(left)} left  {glance(self.cv, block)}"
+        text = f"{self._speed(pace):,.0f} ns/day  {duration(left)} left  {_glance(self.cv, block)}"
         if self.line is not None:
             self.line(done, text)
         elif time.perf_counter() - self._said > _SPARSE or done == self.plan.blocks:
@@ -80,7 +80,7 @@ class Watch:
             print(f"block {done}/{self.plan.blocks}  {text}", flush=True)
 
 
-def glance(cv: Any, block: Block) -> str:
+def _glance(cv: Any, block: Block) -> str:
     """The CVs of the first walker and the bias there, in a few words."""
     words = []
     for component, value in zip(cv.components, block.records["cvs"][-1, 0], strict=True):

@@ -141,6 +141,7 @@ class Measure:
         )
 
     def validate(self, value: Any) -> Quantity:
+        """The quantity that a text or a number is. Raises what pydantic makes a ValidationError of."""
         try:
             quantity = parse(value, self.dimensions)
             self.check(quantity)

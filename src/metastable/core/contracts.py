@@ -33,7 +33,9 @@ class Bias(Protocol):
 
     def __call__(self, s: Float[Array, " cvs"]) -> Float[Array, ""]: ...
 
-    def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self: ...
+    def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """The bias from then on, of the same structure and shapes. kT: kJ/mol."""
+        ...
 
 
 class Constraint(Protocol):
@@ -41,19 +43,27 @@ class Constraint(Protocol):
 
     def positions(
         self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
-    ) -> Float[Array, "atoms 3"]: ...
+    ) -> Float[Array, "atoms 3"]:
+        """``new``, nm, moved onto the surface along the gradients of the constraints at ``old``."""
+        ...
 
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]
-    ) -> Float[Array, "atoms 3"]: ...
+    ) -> Float[Array, "atoms 3"]:
+        """The momenta without what would leave the surface at ``frame``."""
+        ...
 
 
 class Sampler(Protocol[S]):
     """A Markov chain: molecular dynamics, Monte Carlo, exchange, metadynamics."""
 
-    def init(self, key: PRNGKeyArray, frame: Frame) -> S: ...
+    def init(self, key: PRNGKeyArray, frame: Frame) -> S:
+        """A first state at the frame; the key is for what must be drawn, such as momenta."""
+        ...
 
-    def step(self, key: PRNGKeyArray, state: S) -> S: ...
+    def step(self, key: PRNGKeyArray, state: S) -> S:
+        """The next state, of the same structure, shapes and precisions; all its chance comes from the key."""
+        ...
 
 
 Observe = Callable[[Any], Any]

@@ -40,6 +40,7 @@ class Coordination(Variable):
 
     @property
     def components(self):
+        """One, a plain number."""
         return (Component(self.label),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:

@@ -61,6 +61,7 @@ class Position(Variable):
 
     @property
     def components(self):
+        """x, y and z, in nm; none is periodic, also in a box."""
         return tuple(Component(f"{self.label} {axis}", "nm") for axis in "xyz")
 
     def __call__(self, frame: Frame) -> Float[Array, "3"]:
@@ -81,6 +82,7 @@ class Displacement(Variable):
 
     @property
     def components(self):
+        """x, y and z, in nm; none is periodic, also in a box."""
         return tuple(Component(f"{self.label} {axis}", "nm") for axis in "xyz")
 
     def __call__(self, frame: Frame) -> Float[Array, "3"]:
@@ -100,6 +102,7 @@ class Distance(Variable):
 
     @property
     def components(self):
+        """One, in nm."""
         return (Component(self.label, "nm"),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
@@ -126,6 +129,7 @@ class Angle(Variable):
 
     @property
     def components(self):
+        """One, in rad, not periodic."""
         return (Component(self.label, "rad"),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
@@ -155,6 +159,7 @@ class Torsion(Variable):
 
     @property
     def components(self):
+        """One, in rad, with the period 2 pi."""
         return (Component(self.label, "rad", 2 * math.pi),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:

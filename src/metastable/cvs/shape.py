@@ -34,6 +34,7 @@ class RadiusOfGyration(Variable):
 
     @property
     def components(self):
+        """One, in nm."""
         return (Component(self.label, "nm"),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
@@ -87,6 +88,7 @@ class RMSD(Variable):
 
     @property
     def components(self):
+        """One, in nm."""
         return (Component(self.label, "nm"),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
@@ -101,7 +103,7 @@ class RMSD(Variable):
 
 def _deviation(x, y, align, displace):
     """The weighted mean square deviation after the rotation that ``align`` makes best, nm^2."""
-    rotated = jnp.sum(best_rotation(x, y, align) * y[:, None, :], -1)
+    rotated = jnp.sum(_best_rotation(x, y, align) * y[:, None, :], -1)
     return jnp.sum(displace[:, None] * (x - rotated) ** 2)
 
 
@@ -114,14 +116,14 @@ def _least_deviation(x, y, weights):
 @_least_deviation.defjvp
 def _least_deviation_jvp(primals, tangents):
     (x, y, weights), (dx, dy, dweights) = primals, tangents
-    rotation = best_rotation(x, y, weights)
+    rotation = _best_rotation(x, y, weights)
     residual = x - jnp.sum(rotation * y[:, None, :], -1)
     change = dx - jnp.sum(rotation * dy[:, None, :], -1)
     slope = jnp.sum(weights[:, None] * 2 * residual * change) + jnp.sum(dweights[:, None] * residual**2)
     return jnp.sum(weights[:, None] * residual**2), slope
 
 
-def best_rotation(
+def _best_rotation(
     x: Float[Array, "atoms 3"], y: Float[Array, "atoms 3"], weights: Float[Array, " atoms"]
 ) -> Float[Array, "3 3"]:
     """The rotation R with the least sum of w_i |x_i - R y_i|^2, x and y being centered."""
@@ -133,7 +135,7 @@ def best_rotation(
         [zx - xz, xy + yx, yy - xx - zz, yz + zy],
         [xy - yx, zx + xz, yz + zy, zz - xx - yy],
     ]
-    w, i, j, k = top_eigenvector(jnp.stack([jnp.stack(row) for row in rows]))
+    w, i, j, k = _top_eigenvector(jnp.stack([jnp.stack(row) for row in rows]))
     rows = [
         [w * w + i * i - j * j - k * k, 2 * (i * j - w * k), 2 * (i * k + w * j)],
         [2 * (i * j + w * k), w * w - i * i + j * j - k * k, 2 * (j * k - w * i)],
@@ -148,7 +150,7 @@ _SQUARINGS = 24
 
 
 @jax.custom_jvp
-def top_eigenvector(matrix: Float[Array, "4 4"]) -> Float[Array, " 4"]:
+def _top_eigenvector(matrix: Float[Array, "4 4"]) -> Float[Array, " 4"]:
     """The unit eigenvector of the largest eigenvalue of a symmetric 4 x 4 matrix; where it is not unique, one of them.
 
     The matrix, shifted to be positive, is squared until only the projector on that vector is left: elementwise
@@ -169,11 +171,11 @@ def top_eigenvector(matrix: Float[Array, "4 4"]) -> Float[Array, " 4"]:
     return column / jnp.sqrt(jnp.sum(column**2))
 
 
-@top_eigenvector.defjvp
+@_top_eigenvector.defjvp
 def _top_eigenvector_jvp(primals, tangents):
     """dq = (lambda - A)^+ dA q, where what belongs to an equal eigenvalue is left out: its vectors are arbitrary."""
     (matrix,), (change,) = primals, tangents
-    q = top_eigenvector(matrix)
+    q = _top_eigenvector(matrix)
     values, vectors = jnp.linalg.eigh(matrix)
     gap = jnp.sum(q * jnp.sum(matrix * q, -1)) - values
     least = 100 * jnp.finfo(gap.dtype).eps * jnp.max(jnp.abs(values)) + jnp.finfo(gap.dtype).tiny

@@ -21,19 +21,19 @@ class Switching(eqx.Module):
     dmax: float | None = None
     stretch: bool = eqx.field(static=True, default=True)
 
-    def shape(self, x):
+    def _shape(self, x):
         """f(x), for x >= 0."""
         raise NotImplementedError
 
     def __call__(self, r: Float[Array, "*n"]) -> Float[Array, "*n"]:
         x = jnp.maximum((r - self.d0) / self.r0, 0)
         if self.dmax is None:
-            return self.shape(x)
+            return self._shape(x)
         end = (self.dmax - self.d0) / self.r0
-        f = self.shape(jnp.minimum(x, end))  # what is cut off must not overflow, or its derivative is not a number
+        f = self._shape(jnp.minimum(x, end))  # what is cut off must not overflow, or its derivative is not a number
         if self.stretch:
-            first = self.shape(jnp.maximum(jnp.asarray(-self.d0 / self.r0, r.dtype), 0))
-            last = self.shape(jnp.asarray(end, r.dtype))
+            first = self._shape(jnp.maximum(jnp.asarray(-self.d0 / self.r0, r.dtype), 0))
+            last = self._shape(jnp.asarray(end, r.dtype))
             f = (f - last) / (first - last)
         return jnp.where(r >= self.dmax, 0, f)
 
@@ -54,7 +54,7 @@ class Rational(Switching):
         self.r0, self.d0, self.n, self.m, self.stretch = r0, d0, n, m, stretch
         self.dmax = d0 + r0 * 1e-5 ** (1 / (n - m)) if dmax is None else dmax
 
-    def shape(self, x):
+    def _shape(self, x):
         common = math.gcd(self.n, self.m)  # both sums of powers, without the factor that vanishes at x = 1
         y = x**common
         return _powers(y, self.n // common) / _powers(y, self.m // common)
@@ -71,14 +71,14 @@ def _powers(y, count: int):
 class Exponential(Switching):
     """f = exp(-x)."""
 
-    def shape(self, x):
+    def _shape(self, x):
         return jnp.exp(-x)
 
 
 class Gaussian(Switching):
     """f = exp(-x^2 / 2)."""
 
-    def shape(self, x):
+    def _shape(self, x):
         return jnp.exp(-(x**2) / 2)
 
 
@@ -88,21 +88,21 @@ class Smap(Switching):
     a: int = eqx.field(static=True, kw_only=True)
     b: int = eqx.field(static=True, kw_only=True)
 
-    def shape(self, x):
+    def _shape(self, x):
         return (1 + (2 ** (self.a / self.b) - 1) * x**self.a) ** (-self.b / self.a)
 
 
 class Tanh(Switching):
     """f = 1 - tanh(x)."""
 
-    def shape(self, x):
+    def _shape(self, x):
         return 1 - jnp.tanh(x)
 
 
 class Cosinus(Switching):
     """f = (1 + cos(pi x)) / 2 up to x = 1, and 0 beyond."""
 
-    def shape(self, x):
+    def _shape(self, x):
         return (1 + jnp.cos(jnp.pi * jnp.minimum(x, 1))) / 2
 
 
@@ -112,5 +112,5 @@ class Cubic(Switching):
     def __init__(self, d0, dmax):
         self.r0, self.d0, self.dmax, self.stretch = dmax - d0, d0, dmax, True
 
-    def shape(self, x):
+    def _shape(self, x):
         return (x - 1) ** 2 * (1 + 2 * x)

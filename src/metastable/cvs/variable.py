@@ -40,14 +40,17 @@ class Variable(eqx.Module):
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The names of the components."""
         return tuple(c.label for c in self.components)
 
     @property
     def units(self) -> tuple[str, ...]:
+        """The units of the components, "" for a plain number."""
         return tuple(c.unit for c in self.components)
 
     @property
     def periods(self) -> tuple[float | None, ...]:
+        """The periods of the components in their units, None for one that is not periodic."""
         return tuple(c.period for c in self.components)
 
     def __add__(self, other):
@@ -96,6 +99,7 @@ class Constant(Variable):
 
     @property
     def components(self):
+        """One, a plain number, with the number as its label."""
         return (Component(f"{self.value:g}"),)
 
     def __call__(self, frame: Frame) -> Float[Array, " 1"]:
@@ -162,6 +166,7 @@ class Stack(Variable):
 
     @property
     def components(self):
+        """Those of all the CVs, one after the other."""
         return tuple(c for v in self.variables for c in v.components)
 
     def __call__(self, frame: Frame) -> Float[Array, " cvs"]:

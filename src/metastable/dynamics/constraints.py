@@ -37,11 +37,13 @@ class Unconstrained(eqx.Module):
     def positions(
         self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
+        """``new`` itself."""
         return new
 
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
+        """``momenta`` themselves."""
         return momenta
 
 

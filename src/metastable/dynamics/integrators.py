@@ -70,9 +70,11 @@ class VelocityVerlet(eqx.Module):
     kT: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.0)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        """The frame put on the constraints, momenta drawn at kT, and the forces there."""
         return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
+        """One time step; nothing is drawn, so the key does nothing."""
         return verlet(state, self.potential, self.masses, self.dt, self.constraint)
 
 
@@ -101,10 +103,12 @@ class Langevin(eqx.Module):
     normal: Callable = eqx.field(static=True, default=normal)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        """The frame put on the constraints and momenta drawn at kT; no forces."""
         frame, momenta = thermal(key, frame, self.masses, self.kT, self.constraint)
         return State(frame, momenta, None)
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
+        """One time step, with one evaluation of the forces, at the old positions."""
         masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
         momenta = kick(state.momenta, force(self.potential, state.frame), dt)
         momenta = self.constraint.momenta(momenta, state.frame, masses)
@@ -135,9 +139,11 @@ class BAOAB(eqx.Module):
     normal: Callable = eqx.field(static=True, default=normal)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        """The frame put on the constraints, momenta drawn at kT, and the forces there."""
         return prepare(key, self.potential, frame, self.masses, self.kT, self.constraint)
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
+        """One time step, with one evaluation of the forces, at the new positions."""
         masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
         momenta = kick(state.momenta, state.forces, dt / 2)
         momenta = self.constraint.momenta(momenta, state.frame, masses)
@@ -172,9 +178,11 @@ class Overdamped(eqx.Module):
     normal: Callable = eqx.field(static=True, default=normal)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> State:
+        """The frame, noise at kT for the first step, and the forces."""
         return prepare(key, self.potential, frame, self.masses, self.kT, Unconstrained())
 
     def step(self, key: PRNGKeyArray, state: State) -> State:
+        """One time step, with one evaluation of the forces, at the new positions."""
         masses, dt, kT, friction = _as(state, self.masses, self.dt, self.kT, self.friction)
         momenta = maxwell_boltzmann(key, masses, kT, self.normal)
         positions = drift(state.positions, state.forces, masses, dt / friction)

@@ -52,10 +52,12 @@ class CSVR(eqx.Module):
     normal: Callable = eqx.field(static=True, default=normal)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> CSVRState:
+        """The frame put on the constraints, momenta drawn at kT and their total taken away, and no heat given yet."""
         state = _still(prepare(key, self.potential, frame, self.masses, self.kT, self.constraint), self.masses)
         return CSVRState(state.frame, state.momenta, state.forces, heat=jnp.zeros((), state.positions.dtype))
 
     def step(self, key: PRNGKeyArray, state: CSVRState) -> CSVRState:
+        """One time step, and the rescaling that ends it."""
         dt, kT, time = (jnp.asarray(x, state.positions.dtype) for x in (self.dt, self.kT, self.time))
         new = verlet(state, self.potential, self.masses, dt, self.constraint)
         noise = self.normal(key, (self.degrees_of_freedom,), dt.dtype)
@@ -101,11 +103,13 @@ class NoseHoover(eqx.Module):
     length: int = eqx.field(static=True, default=3)
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> NoseHooverState:
+        """The frame put on the constraints, momenta drawn at kT and their total taken away, and a chain at rest."""
         state = _still(prepare(key, self.potential, frame, self.masses, self.kT, self.constraint), self.masses)
         rest = jnp.zeros(self.length, state.positions.dtype)
         return NoseHooverState(state.frame, state.momenta, state.forces, chain=rest, velocities=rest)
 
     def step(self, key: PRNGKeyArray, state: NoseHooverState) -> NoseHooverState:
+        """One time step; nothing is drawn, so the key does nothing."""
         dt = jnp.asarray(self.dt, state.positions.dtype)
         momenta, chain, velocities = self._thermostat(state.momenta, state.chain, state.velocities, dt / 2)
         new = verlet(State(state.frame, momenta, state.forces), self.potential, self.masses, dt, self.constraint)

@@ -38,6 +38,7 @@ class Harmonic(eqx.Module):
         return _harmonic(s, self.center, self.kappa, self.periods)
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """The same: a restraint does not learn."""
         return self
 
 
@@ -88,6 +89,7 @@ class MovingHarmonic(eqx.Module):
         return _harmonic(s, self.center, self.kappa, self.periods)
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """The same a ``stride`` later, wherever the walkers are."""
         return eqx.tree_at(lambda bias: bias.step, self, self.step + self.stride)
 
 
@@ -120,6 +122,7 @@ class UpperWall(eqx.Module):
         return jnp.sum(self.kappa.astype(s.dtype) * jnp.maximum(self._depth(s), 0) ** self.exponent)
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """The same: a wall does not learn."""
         return self
 
 
@@ -146,6 +149,7 @@ class Sum(eqx.Module):
         return sum((bias(s) for bias in self.biases), jnp.zeros((), s.dtype))
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """Each of the biases updated."""
         return eqx.tree_at(lambda total: total.biases, self, tuple(bias.update(s, kT) for bias in self.biases))
 
 
@@ -159,6 +163,7 @@ class Select(eqx.Module):
         return self.bias(jnp.stack([s[i] for i in self.components]))
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
+        """The bias updated with the components that it acts on."""
         chosen = jnp.stack([s[:, i] for i in self.components], -1)
         return eqx.tree_at(lambda select: select.bias, self, self.bias.update(chosen, kT))
 

@@ -60,10 +60,12 @@ class Blocks:
 
     @property
     def per_walker(self) -> int:
+        """Blocks along the run, at least one."""
         return max(1, self.frames // self.length)
 
     @property
     def count(self) -> int:
+        """All blocks, those of each group of walkers counted."""
         return self.groups * self.per_walker
 
     def stretch(self, first: int, last: int) -> Int[np.ndarray, "time walkers"]:

@@ -39,7 +39,9 @@ class Sink(Protocol):
         """Take away all that was written after the mark; 0 is the beginning."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the file, whatever state it is in; called once, also after an error."""
+        ...
 
 
 class Checkpoint(NamedTuple):

@@ -84,7 +84,7 @@ def record(
             say(note)
     if start is None:
         if plan.minimize:
-            frame = relaxed(molecule, frame)
+            frame = _relaxed(molecule, frame)
         positions = np.asarray(frame.positions, float)
         write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
         start = begin(filter_jit_once(walkers.init)(keys[0], frame), identity)
@@ -111,7 +111,7 @@ def recentered(state: WalkersState) -> WalkersState:
     return eqx.tree_at(lambda s: s.walkers.frame.positions, state, moved)
 
 
-def relaxed(molecule: Molecule, frame: Frame) -> Frame:
+def _relaxed(molecule: Molecule, frame: Frame) -> Frame:
     """The frame with its energy minimised, roughly: enough to start from."""
     bonds = Constraints.from_system(molecule.system, positions=molecule.frame.positions)
     return filter_jit_once(fire)(

@@ -27,14 +27,14 @@ def inspection(key: PRNGKeyArray, plan: Plan, molecule: Molecule, walkers: Walke
     observe = filter_jit_once(health(molecule, walkers))
 
     def inspect(before: Any, block: Block) -> None:
-        recorded = np.isfinite(block.records["potential"]) & sane(block.records["temperature"], plan)
-        if not (np.all(recorded) and np.all(sane(np.asarray(observe(block.state)), plan))):
+        recorded = np.isfinite(block.records["potential"]) & _sane(block.records["temperature"], plan)
+        if not (np.all(recorded) and np.all(_sane(np.asarray(observe(block.state)), plan))):
             raise locate(key, plan, molecule, walkers, before, block)
 
     return inspect
 
 
-def sane(kelvins: np.ndarray, plan: Plan) -> np.ndarray:
+def _sane(kelvins: np.ndarray, plan: Plan) -> np.ndarray:
     """Where a temperature is one; NaN is none."""
     return np.asarray(kelvins) < HOT * plan.temperature
 
@@ -63,9 +63,9 @@ def locate(
         return np.asarray(run(key, walkers, before, plan.steps, every=1, observe=observe)[1])
 
     kelvins = again(health(molecule, walkers))
-    bad = ~sane(kelvins, plan)
+    bad = ~_sane(kelvins, plan)
     step = int(np.argmax(np.any(bad, 1))) if bad.any() else plan.steps - 1
-    replica = int(np.argmax(bad[step] if bad.any() else ~sane(np.asarray(block.records["temperature"][-1]), plan)))
+    replica = int(np.argmax(bad[step] if bad.any() else ~_sane(np.asarray(block.records["temperature"][-1]), plan)))
     path = again(lambda state: walkers.observe(lambda one, bias: one.positions)(state)[replica])
     term, energy = largest(molecule, walkers, before.bias, path[max(0, step - 1) : step + 1])
     return RunawayError(replica, block.index * plan.steps + step + 1, term, energy)

@@ -88,13 +88,13 @@ def trace_figures(cvs: Series) -> list[str]:
             *(panel.dots(time, values[:, w], _STYLES[w % 6]) for w in range(len(cvs.walkers))),
         )
         drawn.append(figure(f"{symbol(name)} in time", drawing, f"{len(time)} points of each walker.",
-                            before=legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
+                            before=_legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
     return drawn
 
 
-def legend(names: list[str]) -> str:
+def _legend(names: list[str]) -> str:
     items = "".join(f'<li class="{_STYLES[i % 6]}">{escape(n)}</li>' for i, n in enumerate(names))
-    return f'<ul class="legend">{items}</ul>'
+    return f'<ul class="_legend">{items}</ul>'
 
 
 def convergence_figure(data: RunData) -> str | None:
@@ -122,7 +122,7 @@ def convergence_figure(data: RunData) -> str | None:
         parts += [panel.line(time, values[:, i], style), panel.bars(time, values[:, i], errors[:, i], style, titles)]
     drawing = panel.svg(f"{', '.join(names)} against the simulated time, with error bars", *parts)
     caption = "Each point uses the run from its start to there. Bars are one standard error; the band is the final one."
-    return figure("Convergence", drawing, caption, before=legend([symbol(n) for n in names]))
+    return figure("Convergence", drawing, caption, before=_legend([symbol(n) for n in names]))
 
 
 def bias_figure(data: RunData) -> str | None:
@@ -143,6 +143,7 @@ def bias_figure(data: RunData) -> str | None:
 
 
 def shown_axes(landscape: Landscape) -> tuple[Shown, ...]:
+    """The axes of a landscape in the units of the page."""
     return tuple(shown(a) for a in landscape.axes)
 
 

@@ -47,7 +47,7 @@ def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limi
     size = path.stat().st_size if path is not None else 0
     if path is None or not top.exists() or not size:
         return None
-    whole = whole_frames(path) if path.suffix == ".xtc" else size
+    whole = _whole_frames(path) if path.suffix == ".xtc" else size
     if not whole:
         return None
     try:
@@ -81,7 +81,7 @@ def _load(path: Path, top: Path, keep: Iterable[int], limit: int) -> tuple[Any, 
     return traj[order], index[order], keep
 
 
-def whole_frames(path: Path) -> int:
+def _whole_frames(path: Path) -> int:
     """How many bytes of an XTC file are whole frames.
 
     A frame: 16 bytes of magic number, atoms, step and time, 36 of the box, 4 of the atoms; then, up to nine atoms,

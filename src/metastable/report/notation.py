@@ -22,7 +22,7 @@ _LABELS = {
 }  # fmt: skip
 
 
-def decimals(error: float) -> int:
+def _decimals(error: float) -> int:
     """Decimal places that an error deserves: two significant digits where the first is a 1, else one."""
     if not (math.isfinite(error) and error > 0):
         return 1
@@ -52,13 +52,14 @@ def plus_minus(value: float, error: float, unit: str = "") -> str:
     """``8.2 ± 0.3 kJ/mol``; without the error where there is none."""
     if value == 0 and not error > 0:
         return f"0 {unit}".rstrip()  # zero by definition
-    text = number(value, decimals(error)) if math.isfinite(error) and error > 0 else number(value, 1)
+    text = number(value, _decimals(error)) if math.isfinite(error) and error > 0 else number(value, 1)
     if math.isfinite(error) and math.isfinite(value) and error > 0:
-        text += f" ± {number(error, decimals(error))}"
+        text += f" ± {number(error, _decimals(error))}"
     return f"{text} {unit}".rstrip()
 
 
 def percent(value: float, error: float) -> str:
+    """``61 ± 3 %`` for the fractions 0.61 and 0.03."""
     return plus_minus(100 * value, 100 * error, "%")
 
 
@@ -83,6 +84,7 @@ def fact(name: str, value: object) -> tuple[str, str]:
 
 
 def duration(seconds: float) -> str:
+    """In seconds, minutes or hours, whichever gives a number that is easily read."""
     if seconds < 100:
         return f"{number(seconds, 1)} s"
     minutes, hours = seconds / 60, seconds / 3600
@@ -102,6 +104,7 @@ class Shown:
 
     @property
     def title(self) -> str:
+        """Symbol and unit, as they stand along the axis."""
         return f"{self.symbol} ({self.unit})" if self.unit else self.symbol
 
     def number(self, value: float) -> str:

@@ -15,6 +15,7 @@ from metastable.report.notation import number, ticks_between
 
 
 def coordinate(value: float) -> str:
+    """A length in SVG units, to a tenth."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -32,9 +33,11 @@ class Panel:
     bottom: float = 48
 
     def px(self, x: float) -> float:
+        """Where x is from the left edge of the drawing, SVG units."""
         return self.left + (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1) * (self.width - self.left - self.right)
 
     def py(self, y: float) -> float:
+        """Where y is from the top edge of the drawing, SVG units."""
         bottom = self.height - self.bottom
         return bottom - (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1) * (bottom - self.top)
 

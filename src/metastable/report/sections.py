@@ -1,4 +1,4 @@
-"""The sections of the page, from the headline to what to cite."""
+"""The sections of the page, from the _headline to what to cite."""
 
 import math
 from html import escape
@@ -40,6 +40,7 @@ def body(data: RunData, kT: float | None) -> str:
 
 
 def title(data: RunData) -> str:
+    """The name of the run, or of its molecule, its recipe or its directory where it has none."""
     return data.title or str(data.facts.get("molecule") or "") or data.recipe or data.directory.resolve().name
 
 
@@ -51,7 +52,7 @@ def _header(data: RunData) -> str:
     over = " · ".join(filter(None, ("Metastable", data.recipe)))
     return (
         f'<header><p class="over">{escape(over)}</p><h1>{escape(title(data))}</h1>'
-        f'<p class="lead">{escape(headline(data))}</p><ul class="figures">{items}</ul></header>'
+        f'<p class="lead">{escape(_headline(data))}</p><ul class="figures">{items}</ul></header>'
     )
 
 
@@ -77,7 +78,7 @@ def _by_depth(data: RunData) -> list[Minimum]:
     return sorted(data.landscape.minima, key=lambda m: m.free_energy) if data.landscape else []
 
 
-def headline(data: RunData) -> str:
+def _headline(data: RunData) -> str:
     """The result in a sentence or two."""
     if data.landscape is None:
         return "" if data.quantities else "This run has written no free energy landscape."

@@ -45,6 +45,7 @@ class Growing:
         os.ftruncate(self._file, mark)
 
     def close(self) -> None:
+        """Let go of the file; what was not committed may be lost."""
         os.close(self._file)
 
 
@@ -59,11 +60,13 @@ class Table(Growing):
         self.columns, self.row = tuple(columns), row
 
     def rewind(self, mark: int) -> None:
+        """Cut it at the mark; at 0 the names of the columns are written."""
         super().rewind(mark)
         if mark == 0:
             self.append((",".join(self.columns) + "\n").encode())
 
     def write(self, block: Block) -> None:
+        """Add the row of the block, nine digits a number."""
         values = self.row(block)
         self.append((",".join(f"{value:.9g}" for value in values) + "\n").encode())
 
@@ -79,6 +82,7 @@ class Trajectory(Growing):
         self.frames = frames
 
     def write(self, block: Block) -> None:
+        """Add the frames of the block, if it has any."""
         positions, times, steps = self.frames(block)
         if len(positions):
             self.append(xtc(positions, times, steps))
@@ -147,6 +151,7 @@ class Arrays:
         self._written = mark
 
     def write(self, block: Block) -> None:
+        """Write the records of the block behind those of the blocks before."""
         first = self._written
         records = {name: np.asarray(block.records[name]) for name in self.observables}
         count = len(next(iter(records.values())))
@@ -162,6 +167,7 @@ class Arrays:
         return self._written
 
     def close(self) -> None:
+        """Let go of the file, where it was opened."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
