@@ -103,7 +103,7 @@ def record(
     )
 
 
-@filter_jit_once
+@eqx.filter_jit
 def recentered(state: WalkersState) -> WalkersState:
     """Every walker moved so that the mean of its positions is the origin."""
     positions = state.walkers.frame.positions
