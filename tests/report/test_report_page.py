@@ -1,5 +1,6 @@
 """The page as a file: valid, small, alone, complete, and honest about what is missing."""
 
+import errno
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from metastable.core.errors import InputError
 from metastable.report import write_report
 from metastable.report.page import LIMIT
-from metastable.report.rundata import read_run
+from metastable.report.reading import read_run
 
 VOID = {"meta", "input", "br", "link", "img"}
 SVG_VOID = {"path", "rect", "circle", "image", "stop"}
@@ -198,6 +199,64 @@ def test_a_landscape_of_the_wrong_shape_is_refused(run_directory, tmp_path):
 
     with pytest.raises(InputError, match=r"axes of \(60, 60\) bins, free_energy \(59, 60\)"):
         write_report(edited(run_directory, tmp_path, cut))
+
+
+MALFORMED = {
+    "convergence": ([{"time_ns": 1.0, "values": [1, 2]}], r"\[1, 2\] is no object"),
+    "frames": ({"cvs": [1.0, 2.0]}, r"cvs is of shape \(2,\)"),
+    "cite": (["Barducci 2008"], '"Barducci 2008" is no object'),
+    "facts": ([300], r"\[300\] is no object"),
+    "estimates": ([{"value": 1.0}], "'name' is missing"),
+    "landscape": ({"axes": []}, "'free_energy' is missing"),
+    "title": (["a"], r'\["a"\] is none'),
+}
+
+
+@pytest.mark.parametrize("key", MALFORMED)
+def test_what_is_malformed_is_named_with_what_to_do(run_directory, tmp_path, key):
+    value, why = MALFORMED[key]
+    with pytest.raises(InputError, match=rf"results\.json: {key}: must be .*, but {why}: mend it, or take the key out"):
+        write_report(edited(run_directory, tmp_path, lambda results: results.update({key: value})))
+    copy = edited(tmp_path / "run", tmp_path / "cured", lambda results: results.pop(key))
+    assert "<html" in write_report(copy).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("frames", [[1, 2], {"cvs": [[1], [2, 3]]}, {"time_ps": "soon"}, {"walker": {"0": 1}}])
+def test_malformed_frames_are_an_input_error(run_directory, tmp_path, frames):
+    with pytest.raises(InputError, match="frames: must be"):
+        write_report(edited(run_directory, tmp_path, lambda results: results.update(frames=frames)))
+
+
+def test_all_that_is_malformed_is_told_at_once(run_directory, tmp_path):
+    wrong = {"cite": [1], "facts": 7, "convergence": {"a": 1}}
+    with pytest.raises(InputError) as error:
+        write_report(edited(run_directory, tmp_path, lambda results: results.update(wrong)))
+    assert len(error.value.problems) == 3
+
+
+def test_arrays_that_cannot_be_read_are_refused_by_name(run_directory, tmp_path):
+    copy = without(run_directory, tmp_path)
+    (copy / "arrays.h5").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"arrays\.h5: cannot be read"):
+        write_report(copy)
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(run_directory, tmp_path, monkeypatch):
+    """The replacement is the last thing that happens, and nothing is left beside it."""
+    copy = without(run_directory, tmp_path)
+    (copy / "report.html").write_text("the old page")
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_report(copy)
+    assert (copy / "report.html").read_text() == "the old page"
+    assert {p.name for p in copy.iterdir()} == {p.name for p in run_directory.iterdir()} | {"report.html"}
+    write_report(copy)
+    assert "<html" in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_traces_end_where_a_run_that_is_still_going_has_got_to(run_directory, tmp_path):

@@ -1,4 +1,4 @@
-"""``results.json``: every estimate with its value, error and unit. The schema is that of ``report.rundata``."""
+"""``results.json``: every estimate with its value, error and unit. The schema is that of ``report.reading``."""
 
 import json
 from collections.abc import Sequence

@@ -99,28 +99,27 @@ def _legend(names: list[str]) -> str:
 
 def convergence_figure(data: RunData) -> str | None:
     """The estimates from the first part of the run, against its length; the last value runs through as a band."""
-    entries = data.convergence
-    names = list(dict.fromkeys(name for e in entries for name in e.get("values") or {}))
+    parts = data.convergence
+    names = list(dict.fromkeys(name for part in parts for name in part.values))
     if not names:
         return None
     units = {q.name: q.unit for q in data.quantities}
     unit = next((units[n] for n in names if units.get(n)), "kJ/mol")
-    ns = np.array([_value(e.get("time_ns")) for e in entries])
-    time, time_unit = _time(ns * 1000)
-    table = np.array([[_pair((e.get("values") or {}).get(n)) for n in names] for e in entries])
+    time, time_unit = _time(np.array([part.time for part in parts]) * 1000)
+    table = np.array([[part.values.get(n, (math.nan, math.nan)) for n in names] for part in parts])
     values, errors = table[..., 0], table[..., 1]
     panel = Panel(
         (0.0, float(np.nanmax(time)) * 1.04), spread(values - np.nan_to_num(errors), values + np.nan_to_num(errors))
     )  # fmt: skip
-    parts = [panel.axes(f"simulated time used ({time_unit})", f"estimate ({unit})")]
+    drawn = [panel.axes(f"simulated time used ({time_unit})", f"estimate ({unit})")]
     for i, name in enumerate(names):
         style, last, error = _STYLES[i % 6], values[-1, i], errors[-1, i]
         ends = np.array(panel.x)
-        parts.append(panel.band(ends, np.full(2, last - error), np.full(2, last + error), style))
+        drawn.append(panel.band(ends, np.full(2, last - error), np.full(2, last + error), style))
         titles = [f"{symbol(name)}: {plus_minus(v, e, unit)} at {number(t)} {time_unit}"
                   for t, v, e in zip(time, values[:, i], errors[:, i], strict=True)]  # fmt: skip
-        parts += [panel.line(time, values[:, i], style), panel.bars(time, values[:, i], errors[:, i], style, titles)]
-    drawing = panel.svg(f"{', '.join(names)} against the simulated time, with error bars", *parts)
+        drawn += [panel.line(time, values[:, i], style), panel.bars(time, values[:, i], errors[:, i], style, titles)]
+    drawing = panel.svg(f"{', '.join(names)} against the simulated time, with error bars", *drawn)
     caption = "Each point uses the run from its start to there. Bars are one standard error; the band is the final one."
     return figure("Convergence", drawing, caption, before=_legend([symbol(n) for n in names]))
 
@@ -155,11 +154,3 @@ def _time(ps: np.ndarray) -> tuple[np.ndarray, str]:
 def _ends(time: np.ndarray) -> tuple[float, float]:
     lo, hi = (float(np.nanmin(time)), float(np.nanmax(time))) if len(time) else (0.0, 1.0)
     return min(lo, 0.0) if lo < 0.2 * hi else lo, hi
-
-
-def _value(x: object) -> float:
-    return float(x) if isinstance(x, int | float) else float("nan")
-
-
-def _pair(entry: object) -> tuple[float, float]:
-    return (_value(entry.get("value")), _value(entry.get("error"))) if isinstance(entry, dict) else (math.nan, math.nan)

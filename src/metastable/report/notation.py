@@ -49,12 +49,14 @@ def number(value: float, places: int | None = None) -> str:
 
 
 def plus_minus(value: float, error: float, unit: str = "") -> str:
-    """``8.2 ± 0.3 kJ/mol``; without the error where there is none."""
+    """``8.2 ± 0.3 kJ/mol``; ``25 502 frames`` or ``8.2 kJ/mol`` where there is no error."""
     if value == 0 and not error > 0:
         return f"0 {unit}".rstrip()  # zero by definition
-    text = number(value, _decimals(error)) if math.isfinite(error) and error > 0 else number(value, 1)
-    if math.isfinite(error) and math.isfinite(value) and error > 0:
-        text += f" ± {number(error, _decimals(error))}"
+    if math.isfinite(error) and error > 0:
+        text = number(value, _decimals(error))
+        text += f" ± {number(error, _decimals(error))}" if math.isfinite(value) else ""
+    else:
+        text = number(value, 1) if abs(value) < 100 else number(float(f"{value:.0f}"))
     return f"{text} {unit}".rstrip()
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from metastable.core.units import kelvin
+from metastable.loops.checkpoint import write_atomically
 from metastable.report import sections
 from metastable.report.figures import shown_axes
 from metastable.report.movie import encoded
-from metastable.report.rundata import RunData, read_run
+from metastable.report.reading import read_run
+from metastable.report.rundata import RunData
 
 LIMIT = 1_500_000
 """What the page may weigh, bytes."""
@@ -30,11 +32,11 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Path:
 
     out: the file to write, ``report.html`` in the run directory where none is given. What the run did not write is
     left out of the page with a sentence that says so. Raises InputError where the directory is no run directory or
-    a file in it cannot be understood.
+    a file in it cannot be understood, OSError where there is no room: a page that was there before then still stands.
     """
     data = read_run(directory)
     path = Path(directory) / "report.html" if out is None else Path(out)
-    path.write_text(page(data), encoding="utf-8")
+    write_atomically(path, page(data).encode())
     return path
 
 
