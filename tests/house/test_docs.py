@@ -51,6 +51,12 @@ def test_readme_in_python(checkout, capsys):
     assert (checkout / "runs/python/report.html").stat().st_size < 1.5e6
 
 
+def test_readme_in_python_is_short():
+    ((_, text),) = blocks("README.md", "python")
+    lines = [line for line in text.splitlines() if line and not line.startswith("from")]
+    assert 0 < len(lines) <= 10
+
+
 @pytest.mark.physics
 def test_readme_commands(checkout):
     """The console blocks; a clone has nothing else on its PATH than its environment."""
