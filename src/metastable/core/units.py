@@ -30,5 +30,14 @@ coulomb = 138.93545764438198
 """1 / (4 pi epsilon_0), kJ nm / (mol e^2)."""
 
 degree = 0.017453292519943295
-bar = 0.06022140857
+bar = 0.0602214076
 """One bar, kJ/(mol nm^3)."""
+
+kg_m3 = 0.602214076
+"""One kg/m^3, Da/nm^3."""
+
+pascal_second = 602214.076
+"""One Pa s, Da/(nm ps): the viscosity of water at 300 K is ``0.85e-3 * pascal_second``."""
+
+inverse_cm = 0.0299792458
+"""The frequency of light of one wave in a cm, 1/ps: ``frequency / inverse_cm`` is its wavenumber."""
