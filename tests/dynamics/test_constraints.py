@@ -11,6 +11,7 @@ from metastable.core.frame import Frame
 from metastable.core.random import spread
 from metastable.core.replicas import replicate
 from metastable.core.system import System, Topology
+from metastable.dynamics.clusters import Clusters
 from metastable.dynamics.constraints import Constraints, Unconstrained
 from metastable.dynamics.integrators import BAOAB, Langevin, VelocityVerlet
 from metastable.dynamics.state import kinetic_energy, total_energy
@@ -170,11 +171,11 @@ def test_replicate_is_a_loop(x64):
 def test_derivatives(x64, case):
     """Of the constrained positions, with respect to the free ones, the lengths and the masses."""
     molecule, old, new = displaced(case)
-    constraint = Constraints.from_system(molecule, positions=old)
+    constraint = Constraints.from_system(molecule, positions=old).clusters
     weights = np.random.default_rng(2).normal(size=old.shape)
 
     def loss(new, lengths, masses):
-        moved = Constraints(lengths, constraint.inverse, constraint.pairs, constraint.clusters)
+        moved = Clusters(lengths, constraint.inverse, constraint.pairs, constraint.clusters)
         return jnp.sum(weights * moved.positions(new, jnp.asarray(old), masses))
 
     point = (jnp.asarray(new), constraint.lengths, jnp.asarray(molecule.masses))

@@ -1,6 +1,7 @@
 """System: what does not move."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class System:
     numbers: atomic numbers, 0 for a particle that is no element, (atoms,).
     masses: Da, (atoms,). charges: e, (atoms,).
     constraints: pairs of atoms held at a fixed distance, (constraints, 2); lengths: nm, (constraints,).
+    sites: what puts atoms without mass where others say, :class:`metastable.potentials.sites.Sites`; None without any.
     """
 
     numbers: np.ndarray
@@ -38,6 +40,7 @@ class System:
     topology: Topology
     constraints: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), int))
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sites: Any = None
 
     def __post_init__(self):
         atoms = len(self.topology)
@@ -50,5 +53,7 @@ class System:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """3 a particle with mass, less one a constraint."""
-        return 3 * int(np.count_nonzero(self.masses)) - len(self.constraints)
+        """3 a particle with mass, less one a constraint of any such."""
+        moving = np.asarray(self.masses) > 0
+        constraints = np.asarray(self.constraints, int).reshape(-1, 2)
+        return 3 * int(np.count_nonzero(moving)) - int(np.count_nonzero(moving[constraints].any(-1)))
