@@ -38,3 +38,38 @@ def calibrated():
         assert limit < 0.12, f"too few experiments to tell: tolerance {limit:.3f}"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def liquid():
+    """OpenMM's Lennard-Jones liquid at density 0.845 and kT = 1: positions, velocities every 0.01 ps, and box.
+
+    sigma = 1 nm, epsilon = 1 kJ/mol, 1 Da: reduced units are those of the package.
+    """
+    import openmm
+    from openmm import unit
+
+    atoms, edge = 256, (256 / 0.845) ** (1 / 3)
+    system, force, box = openmm.System(), openmm.NonbondedForce(), edge * np.eye(3)
+    for _ in range(atoms):
+        system.addParticle(1.0)
+        force.addParticle(0.0, 1.0, 1.0)
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(2.5)
+    system.addForce(force)
+    system.setDefaultPeriodicBoxVectors(*box)
+    integrator = openmm.LangevinMiddleIntegrator(1.0 / 8.31446261815324e-3, 1.0, 0.005)
+    integrator.setRandomNumberSeed(1)
+    platform = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(system, integrator, platform, {"Threads": "1"})
+    cubic = [(i, j, k) for i in range(8) for j in range(8) for k in range(8) if (i + j + k) % 2 == 0]
+    context.setPositions(np.array(cubic) * edge / 8)
+    integrator.step(6000)
+    integrator.setFriction(0.02)  # the velocities lose 1 % of their memory in half of their correlation time
+    positions, velocities = np.empty((2, 6000, atoms, 3), np.float32)
+    for t in range(len(positions)):
+        integrator.step(2)
+        state = context.getState(positions=True, velocities=True)
+        positions[t] = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        velocities[t] = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+    return positions, velocities, box

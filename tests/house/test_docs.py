@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/extending.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/architecture.md",
+    "docs/extending.md",
+    "docs/observables.md",
+]
 
 
 def blocks(document: str, language: str) -> list[tuple[int, str]]:
@@ -33,6 +40,18 @@ def test_extending():
     assert abs(names["kinetic"][5:].mean() / names["kelvin"] - 300) < 20
     assert abs(names["step"].model.depth - 300) < 0.1
     assert names["state"].bias.slope[0] < 0  # it pushes to longer stretches, which a molecule at rest has not
+
+
+def test_observables():
+    names = execute("docs/observables.md")
+    for found, exact in (
+        (names["einstein"], names["kT"] / 40 / 5.0),
+        (names["kubo"], names["kT"] / 40 / 5.0),
+        (names["kappa"], 1 / 100),
+        (names["found"].g.at(0.8), 1.0),
+    ):
+        assert abs(found.value - exact) < 4 * found.error + 0.03 * exact
+        assert found.error < 0.2 * exact
 
 
 @pytest.fixture
