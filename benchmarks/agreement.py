@@ -78,7 +78,8 @@ def load(case: Case, data: Path) -> tuple[Any, Any, np.ndarray]:
     """(openmm system, topology, positions around the origin) of a case."""
     structure, rules = read_structure(data / case.structure), Rules(implicit=case.implicit)
     if case.files[0].endswith(".xml"):
-        system, topology = system_from_xml(structure, case.files, rules), structure.topology
+        system, structure = system_from_xml(structure, case.files, rules)
+        topology = structure.topology
     else:
         system, topology = system_from_parameters(structure, [str(data / f) for f in case.files], rules)
     return system, topology, structure.positions - structure.positions.mean(0)

@@ -155,7 +155,7 @@ def equilibrated(system: Any, positions: np.ndarray, steps: int) -> np.ndarray:
 def load(case: Case, data: Path) -> tuple[Molecule, Any, np.ndarray]:
     """Our molecule, OpenMM's system, and a warm start, nm."""
     structure = read_structure(data / "structures" / "prepared" / case.structure)
-    system = system_from_xml(structure, case.files, Rules("hydrogen-bonds"))
+    system, _ = system_from_xml(structure, case.files, Rules("hydrogen-bonds"))
     positions = equilibrated(system, structure.positions - structure.positions.mean(0), min(case.peer_steps, 500))
     return from_openmm(system, structure.topology, positions), system, positions
 

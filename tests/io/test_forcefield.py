@@ -228,11 +228,7 @@ def test_nonbonded_forces_that_do_not_fit_together(spoil, said):
         terms(system_of(*forces))
 
 
-def test_virtual_sites_and_empty_systems_are_refused():
-    system = system_of(bonds())
-    system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-    with pytest.raises(InputError, match="virtual site"):
-        terms(system)
+def test_empty_systems_are_refused():
     with pytest.raises(InputError, match="no forces"):
         terms(system_of())
 

@@ -49,7 +49,7 @@ class Clusters(eqx.Module):
         cls,
         pairs: Int[np.ndarray, "constraints 2"],
         lengths: Float[np.ndarray, " constraints"],
-        masses: Float[Array, " atoms"],
+        masses: Float[np.ndarray, " atoms"],
         positions: Float[Array, "atoms 3"] | None = None,
     ) -> Self:
         """The constraints of pairs of atoms to lengths, nm.

@@ -7,6 +7,7 @@ import numpy as np
 from metastable.core.contracts import Potential
 from metastable.core.errors import InputError, Problem
 from metastable.io.expressions import first_match, match
+from metastable.io.sites import site_problems
 from metastable.io.solvent import custom_born, native_born
 from metastable.io.tables import Unsupported, number, table_values
 from metastable.potentials.analytic import Index
@@ -43,7 +44,10 @@ def terms(system: Any) -> dict[str, Potential]:
     A CMMotionRemover is passed over, because it is a rule for the dynamics and no energy. The non-bonded
     forces (NonbondedForce, tabulated Lennard-Jones, its 1-4 pairs) become one term.
 
-    Raises InputError that names every force that is not understood, periodic ones among them.
+    Virtual sites have no part in it: the potentials take them where they are.
+
+    Raises InputError that names every force that is not understood, periodic ones among them, and every virtual site
+    that has no parents or is of an unknown kind.
     """
     found: dict[str, Potential] = {}
     problems: list[Problem] = []
@@ -68,11 +72,7 @@ def terms(system: Any) -> dict[str, Potential]:
             found["nonbonded"] = _nonbonded(**nonbonded)
         except Unsupported as error:
             problems.append(Problem("NonbondedForce", str(error)))
-    problems += [
-        Problem(f"particle {i}", "is a virtual site (as in TIP4P water), which is not supported: use a model without")
-        for i in range(system.getNumParticles())
-        if system.isVirtualSite(i)
-    ][:1]
+    problems += site_problems(system)
     if problems:
         raise InputError(*problems)
     if not found:

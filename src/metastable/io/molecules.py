@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metastable.core.errors import InputError, Problem
@@ -18,21 +20,24 @@ from metastable.io.parameters import (
     system_from_xml,
     xml_problems,
 )
-from metastable.io.structures import read_structure, structure_problems
+from metastable.io.sites import sites_of
+from metastable.io.structures import name_of, read_structure, structure_problems
 from metastable.io.tables import number, plain
 from metastable.potentials.nonbonded import Nonbonded
+from metastable.potentials.sites import WithSites
 from metastable.potentials.sum import Sum
 
 
 class Molecule(NamedTuple):
     """What a force field makes of a structure.
 
-    system: atoms and constraints. frame: the start, nm. potential: kJ/mol, with its terms by name.
+    system: atoms, constraints and virtual sites. frame: the start, nm. potential: kJ/mol, with its terms by name; a
+    WithSites where there are virtual sites.
     """
 
     system: System
     frame: Frame
-    potential: Sum
+    potential: Sum | WithSites
 
 
 def load_molecule(
@@ -72,22 +77,29 @@ def load_molecule(
     start = read_structure(structure, fix=fix, ph=ph)
     if start.topology is None and not given:
         raise InputError(Problem("structure", f"{structure} has coordinates only: give parameters, or a PDB file"))
-    problems = structure_problems(str(structure), start, elements=not given)
-    if problems:
-        raise InputError(*problems)
     if given:
         system, topology = system_from_parameters(start, [str(p) for p in given], rules)
+        sites = [i for i in range(system.getNumParticles()) if system.isVirtualSite(i)]
+        problems = structure_problems(str(structure), start, elements=False, sites=sites)
     else:
-        system, topology = system_from_xml(start, xml, rules), start.topology
+        problems = structure_problems(str(structure), start)
+    if problems:
+        raise InputError(*problems)
+    if not given:
+        system, start = system_from_xml(start, xml, rules)
+        topology = start.topology
     return from_openmm(system, topology, start.positions)
 
 
 def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
     """Turn an ``openmm.System`` into a molecule: every force becomes a term, every constraint a constraint.
 
+    Virtual sites are put in their places, and what pulls at them pulls at their parents.
+
     positions: an OpenMM quantity, or nm, (atoms, 3).
 
-    Raises InputError, naming each force that is not understood, or atoms that do not fit together.
+    Raises InputError, naming each force that is not understood, each virtual site that lacks its parents, or atoms
+    that do not fit together.
     """
     in_nm: Any = np.array([list(p) for p in plain(positions)], float)
     atoms = system.getNumParticles()
@@ -96,7 +108,20 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
             f"the system has {atoms} particles, the topology {topology.getNumAtoms()} atoms and there are "
             f"{len(in_nm)} positions: they must be of the same molecule"
         )
-    potential = Sum(terms(system))
+    potential: Sum | WithSites = Sum(terms(system))
+    sites = sites_of(system)
+    lost = [a for a in topology.atoms() if a.element is None and number(system.getParticleMass(a.index)) == 0]
+    problems = [
+        Problem(f"particle {a.index}", f"{name_of(a)} has no mass, no element and no parents: make it a virtual site")
+        for a in lost
+        if not system.isVirtualSite(a.index)
+    ]
+    if problems:
+        raise InputError(*problems[:10])
+    if sites is not None:
+        potential = WithSites(potential, sites)
+        with jax.enable_x64(True):
+            in_nm = np.array(sites.place(jnp.asarray(in_nm)))
     nonbonded = potential.terms.get("nonbonded")
     rows = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
     return Molecule(
@@ -107,6 +132,7 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
             topology=topology_of(topology),
             constraints=np.array([r[:2] for r in rows], int).reshape(-1, 2),
             lengths=np.array([number(r[2]) for r in rows]),
+            sites=sites,
         ),
         Frame(in_nm),
         potential,

@@ -4,13 +4,16 @@ import difflib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metastable.core.errors import InputError, Problem
-from metastable.io.structures import Structure, name_of_residue
+from metastable.io.structures import WATER, Structure, name_of_residue
+from metastable.io.tables import plain
 
 MODELS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")
 CONSTRAINTS = {"none": None, "hydrogen-bonds": "HBonds", "all-bonds": "AllBonds", "hydrogen-angles": "HAngles"}
@@ -119,8 +122,10 @@ def _nearest_name(name: str, names: Sequence[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f": {', '.join(names)}"
 
 
-def system_from_xml(structure: Structure, files: Sequence[str], rules: Rules) -> Any:
-    """An ``openmm.System`` from force field XML files (which may carry Python that OpenMM runs: use ones you trust).
+def system_from_xml(structure: Structure, files: Sequence[str], rules: Rules) -> tuple[Any, Structure]:
+    """(``openmm.System``, structure) from force field XML files, which may carry Python that OpenMM runs: trust them.
+
+    The structure gets the virtual sites that the force field wants and it lacks, as those of four-site water.
 
     Raises InputError with every residue that is unknown or incomplete, or with what OpenMM said.
     """
@@ -139,10 +144,24 @@ def system_from_xml(structure: Structure, files: Sequence[str], rules: Rules) ->
     except Exception as error:
         raise InputError(Problem("forcefield", f"cannot be read: {error}")) from error
     try:
-        return forcefield.createSystem(structure.topology, **options)
+        structure = _with_sites(structure, forcefield)
+        return forcefield.createSystem(structure.topology, **options), structure
     except Exception as error:
         problems = _residue_problems(forcefield, structure.topology, str(error))
         raise InputError(*(problems or [Problem("forcefield", str(error))])) from error
+
+
+def _with_sites(structure: Structure, forcefield: Any) -> Structure:
+    from openmm import app
+
+    if not any(template.virtualSites for template in forcefield._templates.values()):
+        return structure
+    modeller = app.Modeller(structure.topology, structure.positions)
+    try:
+        modeller.addExtraParticles(forcefield)
+    except ValueError:  # a residue without a template, which createSystem names
+        return structure
+    return Structure(modeller.topology, np.array([list(p) for p in plain(modeller.positions)], float))
 
 
 def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Problem]:
@@ -155,7 +174,7 @@ def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Prob
     for residue in forcefield.getUnmatchedResidues(topology):
         chain = list(residue.chain.residues())
         patched = bool(forcefield._patches) and residue in (chain[0], chain[-1])
-        if patched and residue.index != int(named[1]):
+        if (patched and residue.index != int(named[1])) or _lacks_only_sites(residue, names.values()):
             continue
         reasons.setdefault(_why_unmatched(residue, names), []).append(name_of_residue(residue))
     if any(why.startswith(_UNKNOWN) for why in reasons):  # whose bonds nobody knows: its neighbours are not to blame
@@ -163,12 +182,18 @@ def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Prob
     return [Problem("structure", f"residue {_abridged(found)} {why}") for why, found in reasons.items()]
 
 
+def _lacks_only_sites(residue: Any, templates: Iterable[dict[str, str]]) -> bool:
+    """Whether a template has the atoms of the residue, and others that have no element."""
+    have = {a.name for a in residue.atoms()}
+    return any(have < t.keys() and not any(t[name] for name in t.keys() - have) for t in templates)
+
+
 def _abridged(names: list[str], shown: int = 4) -> str:
     return ", ".join(names[:shown]) + (f" (and {len(names) - shown} more)" if len(names) > shown else "")
 
 
 def _why_unmatched(residue: Any, templates: dict[str, dict[str, str]]) -> str:
-    if residue.name in ("HOH", "WAT", "SOL", "TIP3"):
+    if residue.name in WATER:
         return "is water: remove it, or add a water model to the force field files (amber14/tip3p.xml)"
     candidates = [t for t in templates if t in (residue.name, f"N{residue.name}", f"C{residue.name}")]
     candidates += {"HIS": [t for t in ("HID", "HIE", "HIP", "HSD", "HSE", "HSP") if t in templates]}.get(

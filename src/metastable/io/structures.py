@@ -1,6 +1,7 @@
 """Structure files: where the atoms are. Read by ``openmm.app``, checked here, completed by pdbfixer when asked for."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from metastable.io.tables import plain
 
 CLOSEST = 0.05
 """nm: atoms nearer than this lie on each other."""
+WATER = ("HOH", "WAT", "SOL", "TIP3", "TIP4", "TIP5", "TP3", "TP4", "TP5", "OPC")
+"""Names of residues of water."""
 
 _READERS = {
     ".pdb": "PDBFile", ".ent": "PDBFile", ".cif": "PDBxFile", ".mmcif": "PDBxFile", ".pdbx": "PDBxFile",
@@ -85,10 +88,16 @@ def name_of_residue(residue: Any) -> str:
     return f"{residue.name} {residue.id} (chain {residue.chain.id})"
 
 
-def structure_problems(where: str, structure: Structure, *, elements: bool = True) -> list[Problem]:
-    """What is wrong with the atoms themselves: numbers, overlaps and, where elements are needed, elements."""
+def structure_problems(
+    where: str, structure: Structure, *, elements: bool = True, sites: Sequence[int] = ()
+) -> list[Problem]:
+    """What is wrong with the atoms themselves: numbers, overlaps and, where elements are needed, elements.
+
+    sites: virtual sites, which may lie on other atoms; those of water, which have no element, are known as such.
+    """
     topology, positions = structure
     atoms = list(topology.atoms()) if topology is not None else None
+    places = {*sites, *(a.index for a in atoms or [] if a.element is None and a.residue.name in WATER)}
     problems = []
     if len(positions) == 0:
         return [Problem(where, "has no atoms")]
@@ -96,7 +105,7 @@ def structure_problems(where: str, structure: Structure, *, elements: bool = Tru
         lost = int(np.argmin(np.all(np.isfinite(positions), axis=1)))
         return [Problem(where, f"the position of atom {lost + 1} is not a number")]
     if atoms is not None and elements:
-        unknown = [a for a in atoms if a.element is None]
+        unknown = [a for a in atoms if a.element is None and a.index not in places]
         problems += [
             Problem(where, f"atom {a.index + 1}, {name_of(a)}, has no known element: write it in columns 77-78")
             for a in unknown[:_SHOWN]
@@ -104,13 +113,13 @@ def structure_problems(where: str, structure: Structure, *, elements: bool = Tru
         kinds = {a.element.symbol for a in atoms if a.element is not None}
         if "C" in kinds and "H" not in kinds:
             problems.append(Problem(where, "has no hydrogens, which the force field needs: add them with fix = true"))
-    return problems + _overlaps(where, positions, atoms)
+    return problems + _overlaps(where, positions, atoms, places)
 
 
-def _overlaps(where: str, positions: np.ndarray, atoms: list[Any] | None) -> list[Problem]:
+def _overlaps(where: str, positions: np.ndarray, atoms: list[Any] | None, sites: set[int]) -> list[Problem]:
     from scipy.spatial import KDTree
 
-    pairs = sorted(KDTree(positions).query_pairs(CLOSEST))
+    pairs = sorted(pair for pair in KDTree(positions).query_pairs(CLOSEST) if not sites.intersection(pair))
     problems = []
     for i, j in pairs[:_SHOWN]:
         distance = np.linalg.norm(positions[i] - positions[j])
