@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-_QUICKLY: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+_filter_jit: Any = eqx.filter_jit  # its overloads know nothing of compiler_options
 
 
 def filter_jit_once(function: Callable) -> Callable:
@@ -13,4 +13,4 @@ def filter_jit_once(function: Callable) -> Callable:
 
     On a CPU, that is, with XLA's older emitter of fused loops; elsewhere nothing changes.
     """
-    return eqx.filter_jit(function, compiler_options=_QUICKLY)
+    return _filter_jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False})

@@ -15,7 +15,7 @@ def nearest(d: Float[Array, "*pairs 3"], box: Float[Array, "3 3"] | None) -> Flo
     """The nearest image of displacements, nm. Right wherever that image is closer than :func:`reach`."""
     if box is None:
         return d
-    return jnp.stack(nearest_components(*(d[..., i] for i in range(3)), box), -1)
+    return jnp.stack(nearest_components(d[..., 0], d[..., 1], d[..., 2], box), -1)
 
 
 def nearest_components(x, y, z, box):

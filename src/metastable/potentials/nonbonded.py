@@ -29,6 +29,21 @@ class PairMatrices(NamedTuple):
     dispersion: Float[Array, "atoms atoms"]
 
 
+class Uniform(eqx.Module):
+    """Lennard-Jones of a fluid of one kind of atom. sigma: nm. epsilon: kJ/mol."""
+
+    sigma: Float[Array, ""] = eqx.field(converter=leaf)
+    epsilon: Float[Array, ""] = eqx.field(converter=leaf)
+
+    def features(self, atoms: int) -> tuple:
+        """What a pair needs of each of its atoms: nothing."""
+        return ()
+
+    def pair(self, one, other):
+        """Repulsion and dispersion of pairs from the features of their atoms."""
+        return _coefficients(self.sigma, self.epsilon)
+
+
 class Combined(eqx.Module):
     """Lennard-Jones from atoms by Lorentz and Berthelot: sigma_ij arithmetic, epsilon_ij geometric mean.
 
@@ -37,6 +52,16 @@ class Combined(eqx.Module):
 
     sigma: Float[Array, " atoms"] = eqx.field(converter=leaf)
     epsilon: Float[Array, " atoms"] = eqx.field(converter=leaf)
+
+    def features(self, atoms: int) -> tuple:
+        """What a pair needs of each of its atoms: half its sigma, and 2 sqrt(epsilon)."""
+        return 0.5 * self.sigma, 2 * _root(self.epsilon)
+
+    def pair(self, one, other):
+        """Repulsion and dispersion of pairs from the features of their atoms."""
+        sigma6 = (one[0] + other[0]) ** 6
+        dispersion = one[1] * other[1] * sigma6
+        return dispersion * sigma6, dispersion
 
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion 4 epsilon sigma^12 and dispersion 4 epsilon sigma^6 of all pairs."""
@@ -54,6 +79,14 @@ class Geometric(eqx.Module):
     repulsion: Float[Array, " atoms"] = eqx.field(converter=leaf)
     dispersion: Float[Array, " atoms"] = eqx.field(converter=leaf)
 
+    def features(self, atoms: int) -> tuple:
+        """What a pair needs of each of its atoms: its two numbers."""
+        return self.repulsion, self.dispersion
+
+    def pair(self, one, other):
+        """Repulsion and dispersion of pairs from the features of their atoms."""
+        return one[0] * other[0], one[1] * other[1]
+
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion and dispersion of all pairs."""
         return (self.repulsion[:, None] * self.repulsion, self.dispersion[:, None] * self.dispersion)
@@ -68,6 +101,15 @@ class Tabulated(eqx.Module):
     types: Index = eqx.field(static=True, converter=Index)
     repulsion: Float[Array, "types types"] = eqx.field(converter=leaf)
     dispersion: Float[Array, "types types"] = eqx.field(converter=leaf)
+
+    def features(self, atoms: int) -> tuple:
+        """What a pair needs of each of its atoms: its type."""
+        return (np.asarray(self.types),)
+
+    def pair(self, one, other):
+        """Repulsion and dispersion of pairs from the features of their atoms."""
+        place = one[0] * len(self.repulsion) + other[0]
+        return self.repulsion.ravel()[place], self.dispersion.ravel()[place]
 
     def coefficients(self) -> tuple[Float[Array, "atoms atoms"], Float[Array, "atoms atoms"]]:
         """Repulsion and dispersion of all pairs."""

@@ -1,0 +1,91 @@
+"""Dynamics with a list of near pairs, made anew as needed."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from metastable.core.frame import Frame
+from metastable.core.pairs import Pairs, allocate, kept
+
+_AHEAD = 2.0  # times the longest way of the last step: the next step is hardly longer
+
+
+class Listed(eqx.Module):
+    """A sampler whose frames carry a list of near pairs.
+
+    After each step the list is made anew where the next step might take two atoms past the skin. An integrator that
+    looks at forces in the midst of a step (its state carries them) may find an atom there already; the list's
+    ``overflow`` then says that a pair may have been missed. :func:`overflowed` reads it on the host, between blocks,
+    and :func:`regrown` gives the state from which to repeat the block.
+
+    sampler: its states have a ``frame``. pairs: made by :func:`metastable.core.pairs.allocate`, or by the potential.
+    """
+
+    sampler: Any
+    pairs: Pairs
+
+    @property
+    def potential(self) -> Any:
+        """That of the sampler."""
+        return self.sampler.potential
+
+    @property
+    def kT(self) -> Any:
+        """That of the sampler, kJ/mol."""
+        return self.sampler.kT
+
+    def init(self, key: PRNGKeyArray, frame: Frame) -> Any:
+        """The sampler's first state, with a list of its positions."""
+        pairs = self.pairs.update(Frame(frame.positions, frame.box))
+        state = self.sampler.init(key, Frame(frame.positions, frame.box, pairs))
+        return _with(state, kept(state.frame))
+
+    def step(self, key: PRNGKeyArray, state: Any) -> Any:
+        """One step of the sampler, and the list made anew if it must be."""
+        new = self.sampler.step(key, state)
+        pairs, frame = state.frame.pairs, new.frame
+        way = jnp.sqrt(jnp.max(jnp.sum((frame.positions - state.frame.positions) ** 2, -1)))
+        if getattr(new, "forces", None) is not None:
+            late = pairs.overflow | pairs.stale(frame)
+            frame = Frame(frame.positions, frame.box, eqx.tree_at(lambda p: p.overflow, pairs, late))
+        return _with(new, kept(frame, _AHEAD * way))
+
+
+def lists(state: Any) -> list[Pairs]:
+    """All lists of a state, whatever wraps it."""
+    return [x for x in jax.tree.leaves(state, is_leaf=_is_list) if _is_list(x)]
+
+
+def overflowed(state: Any) -> bool:
+    """Whether a list of the state, of any of its replicas, may have missed a pair. On the host."""
+    return any(bool(jnp.any(pairs.overflow)) for pairs in lists(state))
+
+
+def regrown(before: Any, after: Any, room: float = 1.25) -> Any:
+    """The state ``before`` a block with more room in its lists: what they needed in it, times ``room``. On the host.
+
+    The lists are made of the frames of which they were made, so that what follows is what an ample list had given.
+    Neighbours are kept in the same order, whatever the room. One system only.
+    """
+    grown = [_grow(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)]
+    return eqx.tree_at(lists, before, grown, is_leaf=_is_list)
+
+
+def _grow(old: Pairs, new: Pairs, room: float) -> Pairs:
+    excluded = [(i, j) for row in old.excluded.tolist() for i, j in enumerate(row) if i < j]
+    most = max(int(room * int(new.count)) + 1, old.index.shape[0])
+    frame = Frame(old.reference, old.box)
+    crowded = allocate(frame, old.cutoff, old.skin, excluded=excluded, room=room + 0.25, most=most)
+    counters = (old.updates, jnp.maximum(old.count, crowded.count))
+    return eqx.tree_at(lambda p: (p.updates, p.count), crowded, counters)
+
+
+def _with(state: Any, frame: Frame) -> Any:
+    return eqx.tree_at(lambda s: s.frame, state, frame)
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, Pairs)
