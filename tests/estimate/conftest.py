@@ -40,6 +40,20 @@ def calibrated():
     return check
 
 
+@pytest.fixture
+def unit_spread():
+    """unit_spread(found, exact, stretches): z = (value - exact) / error is Student's t: mean 0, and its spread."""
+
+    def check(found, exact, stretches):
+        z = np.array([(e.value - exact) / e.error for e in found])
+        spread = np.sqrt((stretches - 1) / (stretches - 3))
+        assert abs(z.mean()) < 4 * spread / np.sqrt(len(z)), z.mean()
+        assert abs(z.std() / spread - 1) < 4 / np.sqrt(2 * len(z)), (z.std(), spread)
+        assert len(z) > 300  # then the tolerance is below 16 %
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def liquid():
     """OpenMM's Lennard-Jones liquid at density 0.845 and kT = 1: positions, velocities every 0.01 ps, and box.

@@ -55,6 +55,15 @@ def test_compressibility_of_an_ideal_gas(ideal_gas, calibrated):
     assert found[0].unit == "1/bar"
 
 
+def test_fluctuations_of_many_walkers_spread_as_their_errors_say(unit_spread):
+    volumes = np.random.default_rng(8).gamma(ATOMS + 1, KT / PRESSURE, (500, 200, 64))
+    unit_spread([isothermal_compressibility(v, KT) for v in volumes], bar / PRESSURE, 64)
+    unit_spread([mass_density(v, 18.0) for v in volumes], 18 / 0.602214076 * PRESSURE / KT / ATOMS, 64)
+    heat = (ATOMS + 1) * kelvin
+    unit_spread([isobaric_heat_capacity(0 * v, v, PRESSURE, KT) for v in volumes], heat, 64)
+    unit_spread([thermal_expansion(0 * v, v, PRESSURE, KT) for v in volumes], 1 / T, 64)
+
+
 def test_expansion_of_an_ideal_gas(ideal_gas, calibrated):
     noise = np.random.default_rng(2).normal(0, 3, ideal_gas.shape)  # energies that do not know the volume
     found = [thermal_expansion(noise[..., i], ideal_gas[..., i], PRESSURE, KT) for i in range(EXPERIMENTS)]

@@ -117,6 +117,13 @@ def test_errors_see_that_frames_are_alike(calibrated):
     assert np.all(found[0].g.estimate.error > 1.5 * naive)  # that of frames taken as independent
 
 
+def test_the_distributions_of_many_walkers_spread_as_their_errors_say(unit_spread):
+    x = np.random.default_rng(6).uniform(0, 1, (400, 15, 64, 6, 3))
+    found = [radial_distribution(y, np.eye(3), range(6), bins=3) for y in x]
+    unit_spread([f.g.estimate[2] for f in found], 1.0, 64)
+    unit_spread([f.coordination.estimate[1] for f in found], 5 * 4 / 3 * np.pi / 27, 64)
+
+
 def test_what_cannot_be_counted_is_refused():
     x = np.zeros((2, 4, 3))
     with pytest.raises(ValueError, match=r"limit = 0.6 nm must lie between 0 and 0.5 nm"):
@@ -131,6 +138,8 @@ def test_what_cannot_be_counted_is_refused():
         radial_distribution(x, np.ones((3, 3, 3)), range(4))
     with pytest.raises(ValueError, match="reduced"):
         radial_distribution(x, np.array([[1.0, 0, 0], [0.8, 1, 0], [0, 0, 1]]), range(4))
+    with pytest.raises(ValueError, match="bins = 0"):
+        radial_distribution(x, np.eye(3), range(4), bins=0)
     with pytest.raises(ValueError, match="finite"):
         radial_distribution(np.full((2, 4, 3), np.nan), np.eye(3), range(4))
 

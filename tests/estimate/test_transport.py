@@ -88,6 +88,13 @@ def test_brownian_motion_diffuses_as_it_should(calibrated):
     assert np.mean([e.error for e in found]) == pytest.approx(values.std(), rel=0.15)
 
 
+def test_the_diffusion_of_many_walkers_spreads_as_its_errors_say(unit_spread):
+    rng, d = np.random.default_rng(11), 0.5
+    steps = rng.normal(0, np.sqrt(2 * d), (500, 100, 64, 2, 3))
+    curves = [mean_squared_displacement(np.cumsum(x, 0), 1.0, limit=10) for x in steps]
+    unit_spread([diffusion(msd, (1, 10)) for msd in curves], d, 64)
+
+
 def test_the_error_sees_that_particles_move_together(calibrated):
     """Particles that a common flow carries: taken as independent, they would give an error that is too small."""
     rng = np.random.default_rng(3)

@@ -14,7 +14,7 @@ from metastable.estimate.boxes import of_frames
 from metastable.estimate.correlation import choose_blocks
 from metastable.estimate.curve import Curve, ratio, stretch_sums
 
-_PAIRS = 2**30  # counted in one compiled call: a count stays within 32 bits
+_PAIRS = 2**29  # counted in one compiled call: a count stays within 32 bits
 _ATOMS = 2**20  # positions in one compiled call
 _COARSE = 8  # groups of bins whose correlation in time is looked at
 
@@ -30,7 +30,8 @@ class RadialDistribution:
 class _Pairing(NamedTuple):
     """Which pairs are counted: first[i] with second[(i + k) % m] for k from ``start`` to ``stop``, row after row.
 
-    same: one group in both places; then each pair is met once, not twice. molecules: of the atoms of each group.
+    same: one group in both places; then a pair that is met counts for i, j and for j, i.
+    molecules: of the atoms of each group.
     """
 
     first: np.ndarray
@@ -66,8 +67,10 @@ def radial_distribution(
     length: of a block of time, frames; chosen from the correlation of n_t where None.
     Raises ValueError where the limit is out of reach of the box, or no pair is left.
 
-    The work is that of all pairs, some 10 ns each on one core.
+    The work is that of all pairs, some 6 ns each on one core.
     """
+    if bins < 1:
+        raise ValueError(f"bins = {bins} must be at least 1")
     atoms = positions.shape[-2]
     boxes = of_frames(box, positions.shape[:-2]).reshape(positions.shape[0], -1, 3, 3)
     limit = _limit(boxes, limit)
@@ -128,7 +131,7 @@ def _counts(positions, boxes, pairing: _Pairing, limit, bins) -> Int[np.ndarray,
         for k in range(pairing.start, pairing.stop, rows):
             stop = min(k + rows, pairing.stop)
             counts[part] += _histograms(x, y, box, *pairing.molecules, k, stop, limit, bins, pairing.same)
-    return counts.reshape(times, walkers, bins) * (2 if pairing.same else 1)
+    return counts.reshape(times, walkers, bins)
 
 
 @partial(jax.jit, static_argnames=("bins", "same"))
@@ -139,19 +142,18 @@ def _histograms(x, y, box, of_x, of_y, start, stop, limit, bins, same):
 def _histogram(
     x: Float[Array, "3 n"], y: Float[Array, "3 m"], box, of_x, of_y, start, stop, limit, bins, same
 ) -> Int[Array, " bins"]:
-    """Pairs x[i], y[(i + k) % m], start <= k < stop, of one frame: a row is a contiguous piece of y, y."""
+    """Ordered pairs x[i], y[(i + k) % m], start <= k < stop, of one frame: a row is a contiguous piece of y, y."""
     n, y, of_y = x.shape[1], jnp.concatenate([y, y], 1), jnp.concatenate([of_y, of_y])
 
     def add(k, counts):
         d = x - jax.lax.dynamic_slice(y, (0, k), x.shape)
         dx, dy, dz = space.nearest_components(d[0], d[1], d[2], box)
-        bin = jnp.floor(jnp.sqrt(dx * dx + dy * dy + dz * dz) * (bins / limit)).astype(jnp.int32)
-        keep = of_x != jax.lax.dynamic_slice(of_y, (k,), (n,))
-        if same:  # halfway round each pair comes a second time
-            keep &= (2 * k < n) | (jnp.arange(n) < k)
-        return counts.at[jnp.where(keep, bin, bins)].add(1, mode="drop")
+        place = jnp.minimum(jnp.sqrt(dx * dx + dy * dy + dz * dz) * (bins / limit), bins).astype(jnp.int32)
+        kept = jnp.where(of_x != jax.lax.dynamic_slice(of_y, (k,), (n,)), place, bins)
+        ways = jnp.where(2 * k < n, 2, 1) if same else 1  # halfway round a group, its pairs are met from both ends
+        return counts.at[kept].add(ways, mode="promise_in_bounds")
 
-    return jax.lax.fori_loop(start, stop, add, jnp.zeros(bins, jnp.int32))
+    return jax.lax.fori_loop(start, stop, add, jnp.zeros(bins + 1, jnp.int32))[:bins]
 
 
 def _normalised(counts, boxes, pairing: _Pairing, limit, length, centres) -> tuple[Curve, Curve]:
