@@ -10,7 +10,7 @@ that needs no density of states. With the same sampler at both points, and x of 
     kT, pressures p1 and p2    volume                (p1 - p2) / kT
     pressure p, kT1 and kT2    U + p V               1 / kT1 - 1 / kT2
 
-Choose the points so that the means differ by two to four standard deviations or so of x: there the test is most sensitive.
+The test is most sensitive where the means of the two points differ by two to four standard deviations of x.
 
 Shirts 2013, doi:10.1021/ct300688p.
 """
