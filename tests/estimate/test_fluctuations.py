@@ -56,6 +56,8 @@ def test_compressibility_of_an_ideal_gas(ideal_gas, calibrated):
 
 
 def test_fluctuations_of_many_walkers_spread_as_their_errors_say(unit_spread):
+    volumes = np.random.default_rng(8).gamma(1, KT / PRESSURE, (500, 400, 64))  # of an empty box: the mean matters
+    unit_spread([isothermal_compressibility(v, KT) for v in volumes], bar / PRESSURE, 64)
     volumes = np.random.default_rng(8).gamma(ATOMS + 1, KT / PRESSURE, (500, 200, 64))
     unit_spread([isothermal_compressibility(v, KT) for v in volumes], bar / PRESSURE, 64)
     unit_spread([mass_density(v, 18.0) for v in volumes], 18 / 0.602214076 * PRESSURE / KT / ATOMS, 64)
@@ -143,6 +145,17 @@ def test_dipoles_are_those_of_whole_molecules(monkeypatch):
     walkers = scattered.reshape(10, 5, 48, 3)
     boxes = np.broadcast_to(box, (10, 3, 3))
     np.testing.assert_allclose(total_dipole(walkers, boxes, charges, bonds), exact.reshape(10, 5, 3), atol=1e-5)
+
+
+def test_the_dipole_of_a_chain_longer_than_the_box():
+    rng, bonds = np.random.default_rng(9), np.array([[3, 1], [1, 0], [0, 4], [4, 2], [2, 5]])
+    charges = rng.normal(size=6)
+    charges -= charges.mean()
+    whole = np.empty((20, 6, 3))
+    whole[:, [3, 1, 0, 4, 2, 5]] = np.cumsum(rng.uniform(0, 0.6, (20, 6, 3)), 1)
+    scattered = whole + rng.integers(-2, 3, whole.shape) * 1.3
+    exact = np.einsum("tai,a->ti", whole, charges)
+    np.testing.assert_allclose(total_dipole(scattered, 1.3 * np.eye(3), charges, bonds), exact, atol=1e-5)
 
 
 def test_a_charged_molecule_has_no_dipole():

@@ -77,15 +77,27 @@ def test_brownian_motion_diffuses_as_it_should(calibrated):
     found, end = [], []
     for _ in range(500):
         x = np.cumsum(rng.normal(0, np.sqrt(2 * d * dt), (2000, 5, 3)), 0)
-        msd = mean_squared_displacement(x, dt, limit=1.0)
-        found.append(diffusion(msd, (0.2, 1.0)))
-        end.append(msd.at(1.0))
-    assert len(msd.blocks.stretch(0, 1)[0]) == 1 and msd.blocks.count > 15
+        msd = mean_squared_displacement(x, dt, limit=2.5)  # blocks shorter than that would know too little
+        found.append(diffusion(msd, (0.5, 2.5)))
+        end.append(msd.at(2.5))
+    assert msd.blocks.walkers == 1 and msd.blocks.length > 80
     calibrated([(e.value - d) / e.error for e in found], slack=0.03)
-    calibrated([(e.value - 6 * d) / e.error for e in end], slack=0.03)
+    calibrated([(e.value - 15 * d) / e.error for e in end], slack=0.03)
     values = np.array([e.value for e in found])
     assert values.mean() == pytest.approx(d, abs=4 * values.std() / np.sqrt(500))
     assert np.mean([e.error for e in found]) == pytest.approx(values.std(), rel=0.15)
+
+
+def test_the_slope_is_that_of_a_fit_and_far_places_do_no_harm():
+    x = np.cumsum(np.random.default_rng(12).normal(size=(400, 5, 3)), 0)
+    msd = mean_squared_displacement(x, 0.5, limit=10)
+    chosen = slice(4, 17)
+    slope = np.polyfit(msd.x[chosen], msd.values[chosen], 1, w=msd.x[chosen] ** -1.5)[0]  # it squares its weights
+    assert diffusion(msd, (2.0, 8.0)).value == pytest.approx(slope / 6)
+    fine = mean_squared_displacement(x, 0.1, limit=0.7)  # 3 * 0.1 is a little more than 0.3, in binary
+    assert diffusion(fine, (0.1, 0.3)).value == diffusion(fine, (0.09, 0.31)).value
+    assert fine.at(0.7 + 1e-15).value == fine.values[7]
+    np.testing.assert_allclose(mean_squared_displacement(x + 1e6, 0.5, limit=10).values, msd.values, atol=1e-7)
 
 
 def test_the_diffusion_of_many_walkers_spreads_as_its_errors_say(unit_spread):

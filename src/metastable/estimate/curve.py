@@ -38,7 +38,8 @@ class Curve:
 
     def at(self, x: float) -> Estimate:
         """The value at one place, interpolated on a straight line. Raises ValueError off the grid."""
-        if not self.x[0] <= x <= self.x[-1]:
+        rounding = 1e-9 * (self.x[-1] - self.x[0])
+        if not self.x[0] - rounding <= x <= self.x[-1] + rounding:
             raise ValueError(f"x = {x} {self.x_unit} must lie from {self.x[0]:g} to {self.x[-1]:g}")
         return self.functional(np.array([np.interp(x, self.x, unit) for unit in np.eye(len(self))]), self.unit)
 

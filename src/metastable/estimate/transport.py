@@ -106,7 +106,9 @@ def diffusion(displacement: Curve, window: tuple[float, float]) -> Estimate:
     Raises ValueError where fewer than two lags lie in the window.
     """
     lags = displacement.x
-    weights = np.where((lags >= window[0]) & (lags <= window[1]) & (lags > 0), 1 / np.maximum(lags, lags[1]) ** 3, 0)
+    rounding = 1e-6 * lags[1]
+    inside = (lags >= window[0] - rounding) & (lags <= window[1] + rounding) & (lags > 0)
+    weights = np.where(inside, 1 / np.maximum(lags, lags[1]) ** 3, 0)
     if np.count_nonzero(weights) < 2:
         raise ValueError(
             f"window = {window} ps holds {np.count_nonzero(weights)} of the lags from {lags[1]:g} to {lags[-1]:g} ps: "
@@ -148,7 +150,7 @@ def spectrum(autocorrelation: Curve) -> Curve:
 def of_infinite_box(diffusion: Estimate, kT: float, viscosity: float | Estimate, edge: float) -> Estimate:
     """D + xi kT / (6 pi eta L), nm^2/ps, xi = 2.837297: what D in a cubic box of edge L tends to as L grows.
 
-    Yeh and Hummer (2004), doi:10.1021/jp0477147, eq. 12. A box in which D was found holds back its own motion.
+    Yeh and Hummer (2004), doi:10.1021/jp0477147. A box in which D was found holds back its own motion.
     kT: kJ/mol. viscosity: Da/(nm ps), e.g. ``0.85e-3 * pascal_second``; of the model, not of the real liquid; its
     error is carried on where it has one. edge: nm, of a cube: other boxes have another xi.
     """
