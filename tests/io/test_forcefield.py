@@ -180,8 +180,8 @@ def test_terms_of_the_same_kind_keep_apart_and_centre_of_mass_removal_is_no_ener
 
 
 def test_every_force_that_is_not_understood_is_named():
-    periodic_box = openmm.NonbondedForce()
-    periodic_box.setNonbondedMethod(openmm.NonbondedForce.PME)
+    meshed = openmm.NonbondedForce()
+    meshed.setNonbondedMethod(openmm.NonbondedForce.LJPME)
     cutoff = openmm.CustomNonbondedForce("A1*A2/r^12-C1*C2/r^6")
     cutoff.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffNonPeriodic)
     named = openmm.CustomBondForce("k*r^3")
@@ -192,7 +192,7 @@ def test_every_force_that_is_not_understood_is_named():
         openmm.MonteCarloBarostat(1, 300),
         named,
         impropers("k*(theta-theta0)^4")(),
-        periodic_box,
+        meshed,
         cutoff,
         openmm.CustomNonbondedForce("1/r^9"),
         openmm.CustomGBForce(),
@@ -207,7 +207,7 @@ def test_every_force_that_is_not_understood_is_named():
     }  # fmt: skip
     assert "HarmonicBondForce" in problems["CustomExternalForce"]  # what is supported instead
     assert "k*r^3" in problems["CustomBondForce 'Cubic'"]
-    assert "periodic" in problems["NonbondedForce"] and "NoCutoff" in problems["NonbondedForce"]
+    assert "Ewald" in problems["NonbondedForce"] and "PME" in problems["NonbondedForce"]
     assert "thermostat" in problems["MonteCarloBarostat"]
     assert len(caught.value.problems) == 9  # two CustomNonbondedForces
 

@@ -19,7 +19,9 @@ from metastable.potentials.bonded import (
     RyckaertBellemansTorsions,
     TorsionMaps,
 )
+from metastable.potentials.ewald import choose_alpha, choose_grid, choose_kmax
 from metastable.potentials.nonbonded import Combined, Exceptions, Geometric, Nonbonded, Tabulated
+from metastable.potentials.periodic import MeshEwald, Periodic, PlainEwald, ReactionField
 
 _DRIVERS = ("AndersenThermostat", "MonteCarloBarostat", "MonteCarloAnisotropicBarostat", "MonteCarloMembraneBarostat",
             "MonteCarloFlexibleBarostat")  # fmt: skip
@@ -46,8 +48,8 @@ def terms(system: Any) -> dict[str, Potential]:
 
     Virtual sites have no part in it: the potentials take them where they are.
 
-    Raises InputError that names every force that is not understood, periodic ones among them, and every virtual site
-    that has no parents or is of an unknown kind.
+    Raises InputError that names every force that is not understood, and every virtual site that has no parents or is
+    of an unknown kind.
     """
     found: dict[str, Potential] = {}
     problems: list[Problem] = []
@@ -69,7 +71,7 @@ def terms(system: Any) -> dict[str, Potential]:
             problems.append(Problem(label, str(error)))
     if nonbonded and not problems:
         try:
-            found["nonbonded"] = _nonbonded(**nonbonded)
+            found["nonbonded"] = _nonbonded(box_vectors(system), **nonbonded)
         except Unsupported as error:
             problems.append(Problem("NonbondedForce", str(error)))
     problems += site_problems(system)
@@ -83,14 +85,16 @@ def terms(system: Any) -> dict[str, Potential]:
 def _refuse(force: Any, kind: str) -> None:
     if kind in _DRIVERS:
         raise Unsupported("changes temperature or volume by itself: remove it, and choose a thermostat here")
-    if kind != "CMMotionRemover" and force.usesPeriodicBoundaryConditions():
-        raise Unsupported(
-            "uses periodic boundaries, which are not supported yet: "
-            "build the system with nonbondedMethod=NoCutoff and no box, in vacuum or implicit solvent"
-        )
     method = getattr(force, "getNonbondedMethod", None)
-    if method is not None and method() != force.NoCutoff:
-        raise Unsupported("has a cutoff, which is not supported yet: build the system with nonbondedMethod=NoCutoff")
+    if method is None:
+        if kind != "CMMotionRemover" and force.usesPeriodicBoundaryConditions():
+            raise Unsupported("takes bonds to the nearest images: molecules are kept whole here, build it without")
+    elif kind in ("GBSAOBCForce", "CustomGBForce") and method() != force.NoCutoff:
+        raise Unsupported("has a cutoff: implicit solvent is for molecules in no box, built with NoCutoff")
+    elif kind in ("NonbondedForce", "CustomNonbondedForce") and method() == force.CutoffNonPeriodic:
+        raise Unsupported("has a cutoff and no box: build the system with NoCutoff, or with a periodic method")
+    elif kind == "NonbondedForce" and method() == force.LJPME:
+        raise Unsupported("has Ewald sums of Lennard-Jones: build the system with PME")
     for option in ("GlobalParameters", "ParticleParameterOffsets", "ExceptionParameterOffsets", "InteractionGroups"):
         count = getattr(force, f"getNum{option}", None)
         if count is not None and count():
@@ -206,7 +210,9 @@ def _nonbonded_role(force: Any, kind: str) -> str | None:
     return None
 
 
-def _nonbonded(electrostatics: Any = None, lennard_jones: Any = None, pairs_14: Any = None) -> Nonbonded:
+def _nonbonded(
+    box: np.ndarray, electrostatics: Any = None, lennard_jones: Any = None, pairs_14: Any = None
+) -> Nonbonded | Periodic:
     if electrostatics is None:
         raise Unsupported("is missing: Lennard-Jones by a custom force is supported only beside a NonbondedForce")
     atoms = np.array([[number(x) for x in electrostatics.getParticleParameters(i)]
@@ -230,7 +236,44 @@ def _nonbonded(electrostatics: Any = None, lennard_jones: Any = None, pairs_14: 
             if n is None or epsilon[n] != 0:
                 raise Unsupported(f"and the 1-4 force beside it do not agree on the pair {sorted(pair)}")
             sigma[n], epsilon[n] = s, e
-    return Nonbonded(np.array(atoms[:, 0]), form, Exceptions(Index(pairs, 2), charges, sigma, epsilon))
+    exceptions = Exceptions(Index(pairs, 2), charges, sigma, epsilon)
+    if electrostatics.getNonbondedMethod() == electrostatics.NoCutoff:
+        if lennard_jones is not None and lennard_jones.getNonbondedMethod() != lennard_jones.NoCutoff:
+            raise Unsupported("has no cutoff, and the CustomNonbondedForce beside it has one")
+        return Nonbonded(np.array(atoms[:, 0]), form, exceptions)
+    return _periodic_sum(np.array(atoms[:, 0]), form, exceptions, electrostatics, lennard_jones, box)
+
+
+def _periodic_sum(charges, form, exceptions, electrostatics, lennard_jones, box) -> Periodic:
+    """The non-bonded energy in a box, with the cutoffs and the Ewald sum that OpenMM would use."""
+    force = electrostatics
+    cutoff = number(force.getCutoffDistance())
+    method, tolerance = force.getNonbondedMethod(), force.getEwaldErrorTolerance()
+    if method == force.CutoffPeriodic:
+        coulomb: Any = ReactionField(force.getReactionFieldDielectric())
+    else:
+        alpha, *grid = (number(x) for x in force.getPMEParameters())
+        alpha = alpha or choose_alpha(cutoff, tolerance)
+        if method == force.Ewald:
+            coulomb = PlainEwald(alpha, choose_kmax(box, alpha, tolerance))
+        else:
+            x, y, z = (int(n) for n in grid) if all(grid) else choose_grid(box, alpha, tolerance)
+            coulomb = MeshEwald(alpha, (x, y, z))
+    switched, tail = force.getUseSwitchingFunction(), force.getUseDispersionCorrection()
+    distance = number(force.getSwitchingDistance()) if switched else None
+    if lennard_jones is not None:
+        if lennard_jones.getNonbondedMethod() != lennard_jones.CutoffPeriodic or (
+            number(lennard_jones.getCutoffDistance()) != cutoff
+        ):
+            raise Unsupported("and the CustomNonbondedForce beside it have different cutoffs")
+        tail = lennard_jones.getUseLongRangeCorrection()
+        distance = number(lennard_jones.getSwitchingDistance()) if lennard_jones.getUseSwitchingFunction() else None
+    return Periodic(charges, form, exceptions, coulomb, cutoff, switch=distance, tail=bool(tail))
+
+
+def box_vectors(system: Any) -> np.ndarray:
+    """The default box of an ``openmm.System``, nm, one vector a row."""
+    return np.array([[number(x) for x in v] for v in system.getDefaultPeriodicBoxVectors()])
 
 
 def _table(force: Any) -> Tabulated | Geometric:

@@ -10,11 +10,15 @@ import numpy as np
 
 from metastable.core.errors import InputError, Problem
 from metastable.core.frame import Frame
+from metastable.core.pairs import check_box
+from metastable.core.space import reduced, spanning, whole
 from metastable.core.system import System, Topology
-from metastable.io.forcefield import terms
+from metastable.io.forcefield import box_vectors, terms
 from metastable.io.parameters import (
+    Box,
     Implicit,
     Rules,
+    Solvate,
     file_problems,
     system_from_parameters,
     system_from_xml,
@@ -24,6 +28,7 @@ from metastable.io.sites import sites_of
 from metastable.io.structures import name_of, read_structure, structure_problems
 from metastable.io.tables import number, plain
 from metastable.potentials.nonbonded import Nonbonded
+from metastable.potentials.periodic import Periodic
 from metastable.potentials.sites import WithSites
 from metastable.potentials.sum import Sum
 
@@ -50,8 +55,10 @@ def load_molecule(
     hydrogen_mass: float | None = None,
     fix: bool = False,
     ph: float = 7.0,
+    box: Box | None = None,
+    solvate: Solvate | None = None,
 ) -> Molecule:
-    """Read a molecule and give it a force field, in vacuum or implicit solvent, through ``openmm.app``.
+    """Read a molecule and give it a force field, in vacuum, implicit solvent or a box, through ``openmm.app``.
 
     structure: PDB, mmCIF, Amber inpcrd, CHARMM crd or GROMACS gro.
     forcefield: XML files, OpenMM's own by name; passed over where ``parameters`` is given.
@@ -61,17 +68,21 @@ def load_molecule(
     constraints: none, hydrogen-bonds, all-bonds or hydrogen-angles.
     hydrogen_mass: Da, taken from the heavy atom that a hydrogen is bound to; None for its own.
     fix: add missing atoms and hydrogens, protonated for ``ph``, with pdbfixer.
+    box: make space periodic. solvate: fill the box with water and ions; the force field must know them.
 
     Raises InputError with all the problems found: missing files, unknown names, atoms that overlap, missing
     hydrogens, residues that are unknown or incomplete, forces that are not supported.
     """
-    rules = Rules(constraints, hydrogen_mass, Implicit(implicit) if isinstance(implicit, str) else implicit)
+    implicit = Implicit(implicit) if isinstance(implicit, str) else implicit
+    rules = Rules(constraints, hydrogen_mass, implicit, box, solvate)
     xml = [forcefield] if isinstance(forcefield, str) else [str(f) for f in forcefield]
     given = [parameters] if isinstance(parameters, str | Path) else list(parameters or [])
     problems = [*file_problems("structure", [structure]), *file_problems("parameters", given), *rules.problems()]
     problems += [] if given else xml_problems(xml)
     if given and fix:
         problems.append(Problem("fix", "adds atoms that the parameter files do not know: complete the structure first"))
+    if given and solvate is not None:
+        problems.append(Problem("solvate", "adds water that the parameter files do not know: use XML force fields"))
     if problems:
         raise InputError(*problems)
     start = read_structure(structure, fix=fix, ph=ph)
@@ -118,25 +129,42 @@ def from_openmm(system: Any, topology: Any, positions: Any) -> Molecule:
     ]
     if problems:
         raise InputError(*problems[:10])
+    nonbonded = potential.terms.get("nonbonded")
+    vectors: Any = None
+    if isinstance(nonbonded, Periodic):
+        in_nm, vectors = _in_box(system, topology, in_nm, nonbonded)
     if sites is not None:
         potential = WithSites(potential, sites)
         with jax.enable_x64(True):
             in_nm = np.array(sites.place(jnp.asarray(in_nm)))
-    nonbonded = potential.terms.get("nonbonded")
     rows = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
     return Molecule(
         System(
             numbers=np.array([a.element.atomic_number if a.element else 0 for a in topology.atoms()]),
             masses=np.array([number(system.getParticleMass(i)) for i in range(atoms)]),
-            charges=np.array(nonbonded.charges) if isinstance(nonbonded, Nonbonded) else np.zeros(atoms),
+            charges=np.array(nonbonded.charges) if isinstance(nonbonded, Nonbonded | Periodic) else np.zeros(atoms),
             topology=topology_of(topology),
             constraints=np.array([r[:2] for r in rows], int).reshape(-1, 2),
             lengths=np.array([number(r[2]) for r in rows]),
             sites=sites,
         ),
-        Frame(in_nm),
+        Frame(in_nm, vectors),
         potential,
     )
+
+
+def _in_box(system: Any, topology: Any, positions: np.ndarray, nonbonded: Periodic) -> tuple[np.ndarray, np.ndarray]:
+    """Positions with whole molecules, and the reduced box. Raises InputError where the box is too small."""
+    try:
+        vectors = reduced(box_vectors(system))
+        check_box(vectors, nonbonded.cutoff)
+    except ValueError as error:
+        raise InputError(Problem("box", str(error))) from error
+    bonds = [(b[0].index, b[1].index) for b in topology.bonds()]
+    bonds += [tuple(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())]
+    with jax.enable_x64(True):
+        together = whole(jnp.asarray(positions), jnp.asarray(vectors), spanning(np.array(bonds), len(positions)))
+        return np.array(together), vectors
 
 
 def topology_of(topology: Any) -> Topology:

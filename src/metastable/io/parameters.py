@@ -1,6 +1,7 @@
 """From a structure and the files of a force field to an ``openmm.System``, with errors that say what to do."""
 
 import difflib
+import random
 import re
 import warnings
 from collections import Counter
@@ -12,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from metastable.core.errors import InputError, Problem
+from metastable.core.space import reduced
 from metastable.io.structures import WATER, Structure, name_of_residue
 from metastable.io.tables import plain
 
+METHODS = {"pme": "PME", "ewald": "Ewald", "reaction-field": "CutoffPeriodic"}
+SHAPES = ("cube", "dodecahedron", "octahedron")
+WATERS = ("tip3p", "spce", "tip4pew", "tip5p", "swm4ndp")
 MODELS = ("HCT", "OBC1", "OBC2", "GBn", "GBn2")
 CONSTRAINTS = {"none": None, "hydrogen-bonds": "HBonds", "all-bonds": "AllBonds", "hydrogen-angles": "HAngles"}
 
@@ -46,12 +51,46 @@ class Implicit:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A periodic box, and what is done about what lies beyond the cutoff.
+
+    cutoff: nm. electrostatics: pme, ewald or reaction-field. tolerance: of the Ewald sums, as OpenMM has it.
+    switch: nm, where Lennard-Jones begins to be switched off; None for a sharp end. tail: its mean energy beyond.
+    vectors: nm, one a row; None for those of the structure file.
+    """
+
+    cutoff: float = 1.0
+    electrostatics: str = "pme"
+    tolerance: float = 5e-4
+    switch: float | None = None
+    tail: bool = True
+    vectors: Any = None
+
+
+@dataclass(frozen=True)
+class Solvate:
+    """Water around the molecule, in a box as large as that takes, and ions.
+
+    model: what the water is laid out as (the force field says how it interacts). padding: nm of water between the
+    molecule and its images, and half the least width of the box. salt: mol/l, beside the ions that neutralise.
+    shape: cube, dodecahedron or octahedron.
+    """
+
+    model: str = "tip3p"
+    padding: float = 1.0
+    salt: float = 0.0
+    shape: str = "cube"
+
+
+@dataclass(frozen=True)
 class Rules:
-    """What holds for any force field: constraints, hydrogen mass (Da, None for its own), implicit solvent."""
+    """What holds for any force field: constraints, hydrogen mass (Da, None for its own), solvent, box."""
 
     constraints: str = "none"
     hydrogen_mass: float | None = None
     implicit: Implicit | None = None
+    box: Box | None = None
+    solvate: Solvate | None = None
 
     def problems(self) -> list[Problem]:
         """What is wrong with the values."""
@@ -68,6 +107,34 @@ class Rules:
                     found.append(Problem(f"implicit.{name}", f"{getattr(self.implicit, name)} must be at least 1"))
             if not self.implicit.kappa >= 0:
                 found.append(Problem("implicit.kappa", f"{self.implicit.kappa} 1/nm must not be negative"))
+            if self.box is not None:
+                found.append(Problem("implicit", "is for molecules in no box: leave out either implicit or box"))
+        return found + self._box_problems()
+
+    def _box_problems(self) -> list[Problem]:
+        found, box, water = [], self.box, self.solvate
+        if box is not None:
+            if box.electrostatics not in METHODS:
+                found.append(Problem("box.electrostatics", unknown(box.electrostatics, METHODS)))
+            if not box.cutoff > 0:
+                found.append(Problem("box.cutoff", f"{box.cutoff} nm must be positive; 0.9 or 1.0 nm is usual"))
+            if not 0 < box.tolerance < 0.5:
+                found.append(Problem("box.tolerance", f"{box.tolerance} must lie between 0 and 0.5; 5e-4 is usual"))
+            if box.switch is not None and not 0 < box.switch < box.cutoff:
+                found.append(
+                    Problem("box.switch", f"{box.switch} nm must lie between 0 and the cutoff, {box.cutoff} nm")
+                )
+        if water is not None:
+            if box is None:
+                found.append(Problem("solvate", "needs a periodic box: give box as well, if only its cutoff"))
+            if water.model not in WATERS:
+                found.append(Problem("solvate.model", unknown(water.model, WATERS)))
+            if water.shape not in SHAPES:
+                found.append(Problem("solvate.shape", unknown(water.shape, SHAPES)))
+            if not water.padding > 0:
+                found.append(Problem("solvate.padding", f"{water.padding} nm must be positive; 1 nm is usual"))
+            if not 0 <= water.salt <= 5:
+                found.append(Problem("solvate.salt", f"{water.salt} mol/l must lie between 0 and 5 mol/l"))
         return found
 
     def options(self) -> dict[str, Any]:
@@ -76,7 +143,8 @@ class Rules:
 
         kind = CONSTRAINTS[self.constraints]
         return {
-            "nonbondedMethod": app.NoCutoff,
+            "nonbondedMethod": app.NoCutoff if self.box is None else getattr(app, METHODS[self.box.electrostatics]),
+            **({} if self.box is None else {"nonbondedCutoff": self.box.cutoff}),
             "constraints": None if kind is None else getattr(app, kind),
             "rigidWater": kind is not None,
             "hydrogenMass": None if self.hydrogen_mass is None else unit.Quantity(self.hydrogen_mass, unit.dalton),  # pyright: ignore
@@ -144,11 +212,69 @@ def system_from_xml(structure: Structure, files: Sequence[str], rules: Rules) ->
     except Exception as error:
         raise InputError(Problem("forcefield", f"cannot be read: {error}")) from error
     try:
+        structure = _with_water(_boxed(structure, rules.box), forcefield, rules.solvate)
+        _needs_box(structure, rules.box)
         structure = _with_sites(structure, forcefield)
-        return forcefield.createSystem(structure.topology, **options), structure
+        return _finished(forcefield.createSystem(structure.topology, **options), rules.box, structure), structure
+    except InputError:
+        raise
     except Exception as error:
         problems = _residue_problems(forcefield, structure.topology, str(error))
         raise InputError(*(problems or [Problem("forcefield", str(error))])) from error
+
+
+def _boxed(structure: Structure, box: Box | None) -> Structure:
+    """The structure with the box that the rules give, or its own; without any where there is to be none."""
+    vectors = None if box is None else structure.box if box.vectors is None else np.array(box.vectors, float)
+    if vectors is not None:
+        try:
+            vectors = reduced(vectors)
+        except ValueError as error:
+            raise InputError(Problem("box", str(error))) from error
+    if structure.topology is not None:
+        structure.topology.setPeriodicBoxVectors(None if vectors is None else [tuple(v) for v in vectors])
+    return structure._replace(box=vectors)
+
+
+def _with_water(structure: Structure, forcefield: Any, water: Solvate | None) -> Structure:
+    from openmm import app, unit
+
+    if water is None:
+        return structure
+    units: Any = unit
+    state = random.getstate()
+    random.seed(0)  # OpenMM draws the waters that become ions with Python's generator
+    modeller = app.Modeller(structure.topology, structure.positions)
+    try:
+        modeller.addSolvent(forcefield, model=water.model, padding=water.padding, boxShape=water.shape,
+                            ionicStrength=water.salt * units.molar)  # fmt: skip
+    finally:
+        random.setstate(state)
+    vectors = reduced(np.array([list(v) for v in plain(modeller.topology.getPeriodicBoxVectors())], float))
+    return Structure(modeller.topology, np.array([list(p) for p in plain(modeller.positions)], float), vectors)
+
+
+def _needs_box(structure: Structure, box: Box | None) -> None:
+    if box is not None and structure.box is None:
+        raise InputError(Problem("box", "the structure file has no box: give box.vectors, or solvate the molecule"))
+
+
+def _finished(system: Any, box: Box | None, structure: Structure) -> Any:
+    """The system with the box of the structure and what the readers of openmm.app do not take as options."""
+    if box is None:
+        return system
+    system.setDefaultPeriodicBoxVectors(*structure.box)
+    for force in system.getForces():
+        kind = type(force).__name__
+        if kind == "NonbondedForce":
+            force.setEwaldErrorTolerance(box.tolerance)
+            force.setUseDispersionCorrection(box.tail)
+        if kind == "CustomNonbondedForce":
+            force.setUseLongRangeCorrection(box.tail)
+        if kind in ("NonbondedForce", "CustomNonbondedForce"):
+            force.setUseSwitchingFunction(box.switch is not None)
+            force.setSwitchingDistance(box.switch or 0.0)
+    return system
 
 
 def _with_sites(structure: Structure, forcefield: Any) -> Structure:
@@ -161,7 +287,8 @@ def _with_sites(structure: Structure, forcefield: Any) -> Structure:
         modeller.addExtraParticles(forcefield)
     except ValueError:  # a residue without a template, which createSystem names
         return structure
-    return Structure(modeller.topology, np.array([list(p) for p in plain(modeller.positions)], float))
+    positions = np.array([list(p) for p in plain(modeller.positions)], float)
+    return Structure(modeller.topology, positions, structure.box)
 
 
 def _residue_problems(forcefield: Any, topology: Any, message: str) -> list[Problem]:
@@ -231,6 +358,8 @@ def system_from_parameters(structure: Structure, files: Sequence[str], rules: Ru
     """
     from openmm import app
 
+    structure = _boxed(structure, rules.box)
+    _needs_box(structure, rules.box)
     first, rest = str(files[0]), [str(f) for f in files[1:]]
     options, implicit = rules.options(), rules.implicit
     solvent = {} if implicit is None else {"implicitSolvent": getattr(app, implicit.model), **implicit.options()}
@@ -257,7 +386,7 @@ def system_from_parameters(structure: Structure, files: Sequence[str], rules: Ru
     if len(structure.positions) != system.getNumParticles():
         raise InputError(Problem("structure", f"has {len(structure.positions)} atoms, but {first} describes "
                                  f"{system.getNumParticles()}: they must be of the same molecule"))  # fmt: skip
-    return system, file.topology
+    return _finished(system, rules.box, structure), file.topology
 
 
 def _kind(path: Path) -> str:

@@ -23,10 +23,11 @@ _SHOWN = 10
 
 
 class Structure(NamedTuple):
-    """An openmm topology, None where the file has only coordinates, and positions, nm, (atoms, 3)."""
+    """An openmm topology, None where the file has only coordinates; positions and box vectors, where there are, nm."""
 
     topology: Any
     positions: np.ndarray
+    box: np.ndarray | None = None
 
 
 def read_structure(path: str | Path, *, fix: bool = False, ph: float = 7.0) -> Structure:
@@ -54,7 +55,16 @@ def read_structure(path: str | Path, *, fix: bool = False, ph: float = 7.0) -> S
         positions = np.array([list(p) for p in plain(file.positions)], float)
     except Exception as error:
         raise InputError(Problem(str(path), f"cannot be read: {error}")) from error
-    return Structure(getattr(file, "topology", None), positions.reshape(-1, 3))
+    return Structure(getattr(file, "topology", None), positions.reshape(-1, 3), _box(file))
+
+
+def _box(file: Any) -> np.ndarray | None:
+    """The box vectors that a file has, nm, whatever its reader calls them."""
+    topology = getattr(file, "topology", None)
+    vectors = topology.getPeriodicBoxVectors() if topology is not None else getattr(file, "boxVectors", None)
+    if vectors is None and hasattr(file, "getPeriodicBoxVectors"):
+        vectors = file.getPeriodicBoxVectors()
+    return None if vectors is None else np.array([list(v) for v in plain(vectors)], float)
 
 
 def _fixed(path: Path, ph: float) -> Structure:
@@ -75,7 +85,7 @@ def _fixed(path: Path, ph: float) -> Structure:
         raise InputError(Problem(str(path), f"pdbfixer cannot complete it: {error}")) from error
     finally:
         random.setstate(state)
-    return Structure(fixer.topology, np.array([list(p) for p in plain(fixer.positions)], float))
+    return Structure(fixer.topology, np.array([list(p) for p in plain(fixer.positions)], float), _box(fixer))
 
 
 def name_of(atom: Any) -> str:
@@ -95,7 +105,7 @@ def structure_problems(
 
     sites: virtual sites, which may lie on other atoms; those of water, which have no element, are known as such.
     """
-    topology, positions = structure
+    topology, positions, _ = structure
     atoms = list(topology.atoms()) if topology is not None else None
     places = {*sites, *(a.index for a in atoms or [] if a.element is None and a.residue.name in WATER)}
     problems = []
