@@ -102,7 +102,8 @@ def _fit(z):
 
 def _scatter(score, x):
     """The covariance of the sum of the scores of one sample, from independent stretches of it."""
-    blocks = choose_blocks(*x.shape, x[..., None])
+    frames, walkers = x.shape
+    blocks = choose_blocks(frames, walkers, x[..., None])
     if blocks.count < 8:
         raise ValueError(f"ratio_slope: the run holds only {blocks.count} independent stretches; sample longer")
     zero = np.zeros(x.shape, int)
