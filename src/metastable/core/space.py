@@ -27,6 +27,29 @@ def nearest_components(x, y, z, box):
     return x - jnp.round(x / box[0, 0]) * box[0, 0], y, z
 
 
+def closest_components(x, y, z, box):
+    """The nearest image of all of three components, also beyond :func:`reach`: as far as the least of ax, by, cz.
+
+    Beside the image that :func:`nearest_components` takes, the one on the other side along c and along b may be closer.
+    """
+    n = jnp.round(z / box[2, 2])
+    x, y, z = x - n * box[2, 0], y - n * box[2, 1], z - n * box[2, 2]
+    best = None
+    for over_c in (0, jnp.sign(z)):
+        x1, y1, z1 = x - over_c * box[2, 0], y - over_c * box[2, 1], z - over_c * box[2, 2]
+        n = jnp.round(y1 / box[1, 1])
+        x1, y1 = x1 - n * box[1, 0], y1 - n * box[1, 1]
+        for over_b in (0, jnp.sign(y1)):
+            x2, y2 = x1 - over_b * box[1, 0], y1 - over_b * box[1, 1]
+            x2 = x2 - jnp.round(x2 / box[0, 0]) * box[0, 0]
+            if best is None:
+                best = x2, y2, z1
+            else:
+                closer = x2 * x2 + y2 * y2 + z1 * z1 < best[0] ** 2 + best[1] ** 2 + best[2] ** 2
+                best = tuple(jnp.where(closer, new, old) for new, old in zip((x2, y2, z1), best, strict=True))
+    return best
+
+
 def reach(box: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch"]:
     """The distance within which :func:`nearest` is right, nm: half of the least of ax, by, cz.
 
@@ -48,9 +71,14 @@ def fractional(positions: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) ->
     return jnp.stack([x, y, z], -1)
 
 
+def cartesian(places: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) -> Float[Array, "*atoms 3"]:
+    """places @ box of coordinates along the box vectors, nm: elementwise, in full precision on every machine."""
+    return places[..., :1] * box[0] + places[..., 1:2] * box[1] + places[..., 2:] * box[2]
+
+
 def wrap(positions: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) -> Float[Array, "*atoms 3"]:
     """Every atom by itself brought into the box that begins at the origin."""
-    return positions - jnp.floor(fractional(positions, box)) @ box
+    return positions - cartesian(jnp.floor(fractional(positions, box)), box)
 
 
 def reduced(vectors: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:

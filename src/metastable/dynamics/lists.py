@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from metastable.core.frame import Frame
-from metastable.core.pairs import Pairs, allocate, kept
+from metastable.core.pairs import Pairs, enlarged, kept
 
 _AHEAD = 2.0  # times the longest way of the last step: the next step is hardly longer
 
@@ -68,19 +68,10 @@ def regrown(before: Any, after: Any, room: float = 1.25) -> Any:
     """The state ``before`` a block with more room in its lists: what they needed in it, times ``room``. On the host.
 
     The lists are made of the frames of which they were made, so that what follows is what an ample list had given.
-    Neighbours are kept in the same order, whatever the room. One system only.
+    One system only. See :func:`metastable.core.pairs.enlarged`, also for what it raises.
     """
-    grown = [_grow(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)]
+    grown = [enlarged(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)]
     return eqx.tree_at(lists, before, grown, is_leaf=_is_list)
-
-
-def _grow(old: Pairs, new: Pairs, room: float) -> Pairs:
-    excluded = [(i, j) for row in old.excluded.tolist() for i, j in enumerate(row) if i < j]
-    most = max(int(room * int(new.count)) + 1, old.index.shape[0])
-    frame = Frame(old.reference, old.box)
-    crowded = allocate(frame, old.cutoff, old.skin, excluded=excluded, room=room + 0.25, most=most)
-    counters = (old.updates, jnp.maximum(old.count, crowded.count))
-    return eqx.tree_at(lambda p: (p.updates, p.count), crowded, counters)
 
 
 def _with(state: Any, frame: Frame) -> Any:

@@ -7,13 +7,13 @@ scattered; each pair is seen from both ends.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from metastable.core.frame import Frame
 from metastable.core.pairs import Pairs, partners
@@ -52,10 +52,46 @@ def near_sum(law: Law, frame: Frame, cutoff: float, features: Any, shared: Any, 
     The list must have been made with the same ``excluded``. Where the frame carries none, all pairs are looked at.
     Raises ValueError where the list is too short-sighted.
     """
-    return _joined(law, cutoff)(frame.positions, (frame.box, neighbours(frame, cutoff, excluded), features, shared))
+    listed = _listed(frame, cutoff, excluded)
+    return _joined(law, cutoff)(frame.positions, (frame.box, listed, features, shared))
 
 
-def neighbours(frame: Frame, cutoff: float, excluded: Any = ()) -> Int[Array, "most atoms"]:
+class Near(NamedTuple):
+    """The neighbours of each atom within a cutoff: every pair from both ends.
+
+    index: the neighbour. vectors: from the atom to it, nm, (3, most, atoms). squared: their squared lengths, nm^2.
+    mask: whether there is such a neighbour, closer than the cutoff; where not, squared is cutoff^2.
+    """
+
+    index: Int[Array, "most atoms"]
+    vectors: Float[Array, "3 most atoms"]
+    squared: Float[Array, "most atoms"]
+    mask: Bool[Array, "most atoms"]
+
+
+def displacements(frame: Frame, cutoff: float, excluded: Any = ()) -> Near:
+    """What each atom sees within ``cutoff``, nm, for any potential: differentiable in the positions and in the box.
+
+    From the list that the frame carries, of nearest images or of all images; or from all pairs where it carries none,
+    where the box must then be at least twice the cutoff. excluded: pairs that do not count, (pairs, 2); a list must
+    have been made with the same. A function of them that is to be smooth must go to 0 at the cutoff.
+
+    Raises ValueError where the list is too short-sighted.
+    """
+    listed = _listed(frame, cutoff, excluded)
+    own = jnp.arange(len(frame.positions), dtype=jnp.int32)
+    d, squared, mask = _apart(frame.positions, frame.positions, frame.box, own, listed, cutoff)
+    return Near(listed.index, -jnp.stack(d), squared, mask)
+
+
+class _Listed(NamedTuple):
+    """index and shift as :class:`~metastable.core.pairs.Pairs` has them."""
+
+    index: Int[Array, "most atoms"]
+    shift: Int[Array, "most atoms 3"] | None
+
+
+def _listed(frame: Frame, cutoff: float, excluded: Any) -> _Listed:
     """The neighbours of each atom from the list of the frame, or all others; itself where it has fewer."""
     if isinstance(frame.pairs, Pairs):
         if frame.pairs.cutoff < cutoff:
@@ -63,56 +99,79 @@ def neighbours(frame: Frame, cutoff: float, excluded: Any = ()) -> Int[Array, "m
                 f"the list of pairs goes to {frame.pairs.cutoff:g} nm, and a potential needs {cutoff:g} nm: allocate "
                 "it with the largest cutoff"
             )
-        return frame.pairs.index
+        if len(excluded) and not len(frame.pairs.excluded):
+            raise ValueError(
+                f"the list of pairs excludes none, and a potential excludes {len(excluded)}: allocate it with them, "
+                "allocate(..., excluded=...)"
+            )
+        return _Listed(frame.pairs.index, frame.pairs.shift)
     atoms = len(frame.positions)
     own = jnp.arange(atoms, dtype=jnp.int32)
     index = (own + jnp.arange(1, max(atoms, 2), dtype=jnp.int32)[:, None]) % atoms
     for partner in partners(excluded, atoms):
         index = jnp.where(index == partner, own, index)
-    return index
+    return _Listed(index, None)
+
+
+def _apart(here, positions, box, own, listed: _Listed, cutoff: float):
+    """The components of atom - neighbour; their square, cutoff^2 where there is none; and whether there is one."""
+    index, shift = listed
+    d = [here[:, i] - positions[:, i][index] for i in range(3)]
+    there = index != own
+    if shift is not None:
+        there = there | jnp.any(shift != 0, -1)
+        turns = shift.astype(positions.dtype)
+        d = [c - sum(turns[..., k] * box[k, i] for k in range(i, 3)) for i, c in enumerate(d)]
+    elif box is not None:
+        d = nearest_components(*d, box)
+    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    near = (r2 < cutoff**2) & there
+    return d, jnp.where(near, r2, cutoff**2), near
 
 
 def _joined(law: Law, cutoff: float):
-    """Plain energy and gradient kernel of a law; parameters are (box, index, features, shared)."""
-
-    def squared(here, positions, box, own, index):
-        d = [here[:, i] - positions[:, i][index] for i in range(3)]
-        d = d if box is None else nearest_components(*d, box)
-        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-        near = (r2 < cutoff**2) & (index != own)
-        return d, jnp.where(near, r2, cutoff**2), near
+    """Plain energy and gradient kernel of a law; parameters are (box, listed, features, shared)."""
 
     def energy(positions, parameters):
-        box, index, features, shared = parameters
-        _, r2, near = squared(positions, positions, box, jnp.arange(len(positions)), index)
-        pairs = law(r2, features, jax.tree.map(lambda f: f[index], features), shared)
+        box, listed, features, shared = parameters
+        _, r2, near = _apart(positions, positions, box, jnp.arange(len(positions)), listed, cutoff)
+        pairs = law(r2, features, jax.tree.map(lambda f: f[listed.index], features), shared)
         return 0.5 * jnp.sum(jnp.sum(jnp.where(near, pairs, 0), 0))
 
     def gradient(positions, parameters):
-        box, index, features, shared = parameters
-        atoms = len(positions)
-        parts = -(-atoms // ATOMS)
-        width, rows = -(-atoms // parts), -(-len(index) // ROWS)
-        own = jnp.minimum(jnp.arange(parts * width, dtype=index.dtype), atoms - 1)
-        index = jnp.concatenate([index, jnp.broadcast_to(own[:atoms], (rows * ROWS - len(index), atoms))])
-        index = jnp.pad(index, ((0, 0), (0, parts * width - atoms)), constant_values=atoms - 1)
+        box, listed, features, shared = parameters
+        own, blocks = _blocks(listed, len(positions))
 
         def of_part(_, part):
-            own, index = part
+            own, blocks = part
             here, one = positions[own], jax.tree.map(lambda f: f[own], features)
 
-            def add(total, index):
-                d, r2, near = squared(here, positions, box, own, index)
-                other = jax.tree.map(lambda f: f[index], features)
+            def add(total, block):
+                d, r2, near = _apart(here, positions, box, own, block, cutoff)
+                other = jax.tree.map(lambda f: f[block.index], features)
                 slope = jax.jvp(lambda r2: law(r2, one, other, shared), [r2], [jnp.ones_like(r2)])[1]
                 weight = jnp.where(near, 2 * slope, 0)
                 return [t + jnp.sum(weight * c, 0) for t, c in zip(total, d, strict=True)], None
 
-            total, _ = lax.scan(add, [jnp.zeros(width, positions.dtype)] * 3, index)
+            total, _ = lax.scan(add, [jnp.zeros(len(own), positions.dtype)] * 3, blocks)
             return None, jnp.stack(total, -1)
 
-        blocks = index.reshape(rows, ROWS, parts, width).transpose(2, 0, 1, 3)
-        forces = lax.scan(of_part, None, (own.reshape(parts, width), blocks))[1]
-        return forces.reshape(-1, 3)[:atoms]
+        forces = lax.scan(of_part, None, (own, blocks))[1]
+        return forces.reshape(-1, 3)[: len(positions)]
 
     return with_gradient(energy, gradient)
+
+
+def _blocks(listed: _Listed, atoms: int):
+    """The atoms in parts, (parts, width), and their neighbours in blocks, (parts, blocks, ROWS, width)."""
+    parts = -(-atoms // ATOMS)
+    width, rows = -(-atoms // parts), -(-len(listed.index) // ROWS)
+    own = jnp.minimum(jnp.arange(parts * width, dtype=listed.index.dtype), atoms - 1)
+    index = jnp.concatenate([listed.index, jnp.broadcast_to(own[:atoms], (rows * ROWS - len(listed.index), atoms))])
+    index = jnp.pad(index, ((0, 0), (0, parts * width - atoms)), constant_values=atoms - 1)
+    shift = listed.shift
+    if shift is not None:
+        shift = jnp.pad(shift, ((0, rows * ROWS - len(shift)), (0, parts * width - atoms), (0, 0)))
+        shift = shift.reshape(rows, ROWS, parts, width, 3).transpose(2, 0, 1, 3, 4)
+    index = index.reshape(rows, ROWS, parts, width).transpose(2, 0, 1, 3)
+    return own.reshape(parts, width), _Listed(index, shift)
