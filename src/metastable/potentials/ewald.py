@@ -33,8 +33,8 @@ from metastable.potentials.analytic import Index, cast, leaf
 
 FRIENDLY = (2, 3, 5, 7)
 """Prime factors of the sizes that fast Fourier transforms like."""
-ROWS = 64
-"""Atoms whose pairs with all others :class:`DirectSum` looks at in one go."""
+PAIRS = 2**20
+"""Pairs that :class:`DirectSum` looks at in one go."""
 
 
 def choose_alpha(cutoff: float, tolerance: float) -> float:
@@ -145,25 +145,26 @@ class DirectSum(eqx.Module):
         positions, box = frame.positions, box_of(frame)
         one, atoms = cast(self, positions.dtype), len(positions)
         charges = jnp.asarray(one.charges)
-        images = np.stack(np.meshgrid(*[np.arange(-self.cells, self.cells + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        cells = np.stack(np.meshgrid(*[np.arange(-self.cells, self.cells + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        home = ~np.any(cells, 1)
+        shifts = cells.astype(box.dtype) @ box
         left_out = _partners(self.excluded, atoms)
 
         @jax.checkpoint
         def among(rows):
             """Twice the energy of some atoms, in units of coulomb; rows beyond the last atom count nothing."""
             away = nearest(positions[rows][:, None] - positions, box)
-            first = np.zeros(len(rows), int)[:, None] + np.arange(len(rows))[:, None]
-            counts = jnp.ones((len(rows), atoms + 1), bool).at[first, left_out[rows]].set(False)[:, :-1]
-            total = jnp.zeros(away.shape[:-1], away.dtype)
-            for image in images:
-                d2 = jnp.sum((away + image.astype(away.dtype) @ box) ** 2, -1)
-                on = d2 > 0 if np.any(image) else counts
-                on = on if self.cutoff is None else on & (d2 < self.cutoff**2)
-                r = jnp.sqrt(jnp.where(on, d2, 1))
-                total += jnp.where(on, erfc(one.alpha * r) / r, 0)
+            d2 = jnp.sum((away[:, :, None] + shifts) ** 2, -1)
+            counts = jnp.ones((len(rows), atoms + 1), bool)
+            counts = counts.at[np.arange(len(rows))[:, None], left_out[rows]].set(False)[:, :-1]
+            on = jnp.where(home, counts[:, :, None], d2 > 0)
+            on = on if self.cutoff is None else on & (d2 < self.cutoff**2)
+            r = jnp.sqrt(jnp.where(on, d2, 1))
+            total = jnp.sum(jnp.where(on, erfc(one.alpha * r) / r, 0), -1)
             return jnp.sum(jnp.where(rows < atoms, charges[rows], 0) * (total @ charges))
 
-        blocks = jnp.arange(-(-atoms // ROWS) * ROWS).reshape(-1, ROWS)
+        width = max(1, min(atoms, PAIRS // (atoms * len(cells))))
+        blocks = jnp.arange(-(-atoms // width) * width).reshape(-1, width)
         twice, _ = lax.scan(lambda energy, rows: (energy + among(rows), None), jnp.zeros((), positions.dtype), blocks)
         return 0.5 * coulomb * twice
 

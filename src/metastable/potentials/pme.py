@@ -133,7 +133,7 @@ def _splines(along, grid: Shape, order: int) -> Splines:
 
 
 def _cardinal(t, order: int):
-    """Cardinal B-splines at order points one apart, the first t before the atom, and slopes (Essmann, eqs. 4.1, 4.2)."""
+    """Cardinal B-splines at ``order`` points, the first t before the atom, and their slopes (Essmann, 4.1 and 4.2)."""
     values, slopes = [1 - t, t], []
     for n in range(3, order + 1):
         lower = [0 * t, *values, 0 * t]
