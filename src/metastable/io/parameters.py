@@ -261,7 +261,7 @@ def _needs_box(structure: Structure, box: Box | None) -> None:
 
 def _finished(system: Any, box: Box | None, structure: Structure) -> Any:
     """The system with the box of the structure and what the readers of openmm.app do not take as options."""
-    if box is None:
+    if box is None or structure.box is None:
         return system
     system.setDefaultPeriodicBoxVectors(*structure.box)
     for force in system.getForces():
