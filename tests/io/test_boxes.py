@@ -26,8 +26,8 @@ def alanine(request) -> str:
     [
         (app.PME, "cube", "Reference", 1e-9),
         (app.CutoffPeriodic, "cube", "Reference", 1e-9),
-        (app.Ewald, "cube", "Reference", 2e-5),  # OpenMM chooses the waves of the sum anew
-        # in skewed boxes its Reference platform loses pairs; the CPU platform does not, in single precision, from tables
+        (app.Ewald, "cube", "Reference", 1e-9),
+        # in skewed boxes its Reference platform loses pairs; the CPU platform does not, in single precision
         (app.PME, "octahedron", "CPU", 3e-4),
         (app.CutoffPeriodic, "dodecahedron", "CPU", 2e-5),
     ],

@@ -253,10 +253,11 @@ def _periodic_sum(charges, form, exceptions, electrostatics, lennard_jones, box)
         coulomb: Any = ReactionField(force.getReactionFieldDielectric())
     else:
         alpha, *grid = (number(x) for x in force.getPMEParameters())
-        alpha = alpha or choose_alpha(cutoff, tolerance)
         if method == force.Ewald:
+            alpha = choose_alpha(cutoff, tolerance)
             coulomb = PlainEwald(alpha, choose_kmax(box, alpha, tolerance))
         else:
+            alpha = alpha or choose_alpha(cutoff, tolerance)
             x, y, z = (int(n) for n in grid) if all(grid) else choose_grid(box, alpha, tolerance)
             coulomb = MeshEwald(alpha, (x, y, z))
     switched, tail = force.getUseSwitchingFunction(), force.getUseDispersionCorrection()
