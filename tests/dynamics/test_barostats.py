@@ -8,6 +8,7 @@ import pytest
 from scipy.linalg import expm
 
 from metastable.core.frame import Frame
+from metastable.core.pairs import allocate
 from metastable.core.space import nearest, reduced, volume
 from metastable.core.system import System, Topology
 from metastable.core.units import bar
@@ -15,12 +16,14 @@ from metastable.dynamics.barostats import CRescale, MonteCarloBarostat
 from metastable.dynamics.constraints import Constraints
 from metastable.dynamics.couplings import COUPLINGS, exponential, reduced_again
 from metastable.dynamics.integrators import BAOAB, Langevin, VelocityVerlet
+from metastable.dynamics.lists import Listed
 from metastable.dynamics.replicas import Replicas
 from metastable.dynamics.rest import AtRest
 from metastable.dynamics.state import force
 from metastable.dynamics.thermostats import CSVR
 from metastable.enhanced.walkers import Biased
 from metastable.loops.run import run
+from metastable.potentials.near import PairPotential
 from metastable.testing.conformance import check_sampler
 
 RANDOM = np.random.default_rng(8)
@@ -169,6 +172,22 @@ def test_sizes_of_moves_are_found_and_then_kept(x64):
     assert np.all(np.asarray(after.sizes) > 0.02)
     share = (after.accepted - state.accepted) / (after.tried - state.tried)
     assert np.all((share > 0.25) & (share < 0.65)), share
+
+
+def test_lists_of_pairs_follow_the_box(x64):
+    """A path with a list is that of all pairs, though the box strains past the skin; forces are carried."""
+    potential = PairPotential(lambda r2, one, other, shared: 60 * jnp.maximum(0, 1 - r2 / 0.1) ** 3, 0.32)
+    start = Frame(jnp.asarray(np.random.default_rng(1).uniform(0, 1.5, (40, 3))), jnp.asarray(BOX * 1.15))
+    md = BAOAB(potential, np.full(40, 10.0), 0.002, KT, 2.0)
+    plain = MonteCarloBarostat(md, 60.0, every=1, coupling="triclinic", size=0.1)
+    listed = Listed(plain, allocate(start, 0.32, 0.03, room=3))
+    without, _ = run(jax.random.key(5), plain, jax.jit(plain.init)(jax.random.key(0), start), 30)
+    with_, _ = run(jax.random.key(5), listed, jax.jit(listed.init)(jax.random.key(0), start), 30)
+    assert np.allclose(with_.positions, without.positions, atol=1e-9)
+    assert np.allclose(with_.frame.box, without.frame.box, atol=1e-9)
+    assert np.allclose(with_.forces, without.forces, atol=1e-8)
+    assert np.linalg.norm(with_.frame.box - start.box) > 0.3
+    assert int(with_.frame.pairs.updates) > 5
 
 
 def test_energies_that_are_not_finite_are_never_accepted(x64):

@@ -1,6 +1,7 @@
 """Pressure control: samplers that wrap a sampler and change the box of its state.
 
-The ensembles that they sample are in :mod:`metastable.dynamics.couplings`.
+The ensembles that they sample are in :mod:`metastable.dynamics.couplings`. A list of near pairs that a frame carries is
+made anew where a move of the box makes it stale, before the energy is asked for.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metastable.core.frame import Frame
+from metastable.core.pairs import kept
 from metastable.core.random import normal
 from metastable.core.space import volume
 from metastable.core.units import bar
@@ -205,7 +207,9 @@ class MonteCarloBarostat(eqx.Module):
         jacobian = (count(self.groups, len(masses)) + 1) * growth + jnp.sum(turning * amplitudes)
         chance = jnp.nan_to_num(jnp.exp(jnp.minimum(jacobian - work / kT, 0)))  # energies that are not finite: never
         accepted = jax.random.uniform(keys[2], (), dtype) < chance
-        frame = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), frame, inner.frame)
+        old, new = inner.frame, frame
+        positions, box = (jnp.where(accepted, a, b) for a, b in ((new.positions, old.positions), (new.box, old.box)))
+        frame = type(old)(positions, box, new.pairs)  # what overflowed in a trial that is rejected is remembered
         gain = jnp.where(chosen & (state.tried < self.tuning), 2 / jnp.sqrt(1 + state.tried.astype(dtype)), 0)
         return MonteCarloState(
             _moved(inner, frame, inner.momenta, self.potential),
@@ -221,11 +225,13 @@ _ACCEPTED = 0.44  # the best share for moves in one dimension: Gelman, Roberts, 
 
 def _strained(frame, strain, masses, groups, coupling):
     frame = strained(frame, strain, masses, groups)
-    return type(frame)(frame.positions, reduced_again(frame.box), frame.pairs) if coupling == "triclinic" else frame
+    box = reduced_again(frame.box) if coupling == "triclinic" else frame.box
+    return kept(type(frame)(frame.positions, box, frame.pairs))
 
 
 def _moved(inner, frame, momenta, potential):
     """The sampler's state elsewhere: forces that it carries are those of the new frame."""
+    frame = kept(frame)
     inner = eqx.tree_at(lambda s: (s.frame, s.momenta), inner, (frame, momenta))
     if getattr(inner, "forces", None) is None:
         return inner
