@@ -47,6 +47,12 @@ class Constraint(Protocol):
         """``new``, nm, moved onto the surface along the gradients of the constraints at ``old``."""
         ...
 
+    def moves(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]:
+        """What ``positions`` adds to ``new``, nm, to more digits than their difference has."""
+        ...
+
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:

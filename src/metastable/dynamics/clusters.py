@@ -79,11 +79,17 @@ class Clusters(eqx.Module):
         self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
         """``new``, moved along the constraint vectors of ``old`` until the constraints hold, nm."""
+        return new + self.moves(new, old, masses) if self.pairs else new
+
+    def moves(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]:
+        """What ``positions`` adds to ``new``, nm."""
         if not self.pairs:
-            return new
+            return jnp.zeros_like(new)
         pairs, weights = np.array(self.pairs), inverse(jnp.asarray(masses, new.dtype))
         steps, iterations = (3, 16) if new.dtype == jnp.float64 else (2, 8)
-        return new + self._solve(_length, _vectors(new, pairs), _vectors(old, pairs), weights, steps, iterations)
+        return self._solve(_length, _vectors(new, pairs), _vectors(old, pairs), weights, steps, iterations)
 
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]

@@ -23,6 +23,12 @@ class Unconstrained(eqx.Module):
         """``new`` itself."""
         return new
 
+    def moves(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]:
+        """Zeros."""
+        return jnp.zeros_like(new)
+
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
@@ -76,8 +82,16 @@ class Constraints(eqx.Module):
         self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
         """``new``, moved along the constraint vectors of ``old`` until the constraints hold, and its sites placed."""
-        new = self.waters.positions(new, old, masses)
+        new = self.waters.positions(new, old, masses)  # these and the clusters have no atom in common
         return self.sites.place(self.clusters.positions(new, old, masses))
+
+    def moves(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]:
+        """What ``positions`` adds to ``new``, nm, to more digits than their difference has."""
+        moves = [held.moves(new, old, masses) for held in (self.waters, self.clusters) if len(held)]
+        moved = sum(moves, start=jnp.zeros_like(new)) if len(moves) != 1 else moves[0]
+        return self.sites.replace(moved, self.sites.place(new + moved) - new)
 
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]

@@ -37,10 +37,11 @@ def ou(key, momenta, masses, dt, kT, friction, normal=normal):
 def constrain(constraint, free, old, momenta, masses, dt):
     """Put ``free``, the positions after a whole time step from ``old``, on the constraints.
 
-    The momenta get the impulse of the constraint forces, m (x - free) / dt.
+    The momenta get the impulse of the constraint forces, m (x - free) / dt, where x - free is not the difference of
+    two rounded positions, whose noise would make the energy wander in single precision.
     """
-    positions = constraint.positions(free, old, masses)
-    return positions, momenta + masses[:, None] * (positions - free) / dt
+    moves = constraint.moves(free, old, masses)
+    return free + moves, momenta + masses[:, None] * moves / dt
 
 
 def verlet(state, potential, masses, dt, constraint) -> State:

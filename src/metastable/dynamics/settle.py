@@ -38,13 +38,19 @@ class Settle(eqx.Module):
         self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
     ) -> Float[Array, "atoms 3"]:
         """``new``, moved by forces along the sides of the triangles of ``old`` until their lengths hold, nm."""
+        return new + self.moves(new, old, masses) if len(self) else new
+
+    def moves(
+        self, new: Float[Array, "atoms 3"], old: Float[Array, "atoms 3"], masses: Float[Array, " atoms"]
+    ) -> Float[Array, "atoms 3"]:
+        """What ``positions`` adds to ``new``, nm."""
         if not len(self):
-            return new
+            return jnp.zeros_like(new)
         masses = jnp.asarray(masses, new.dtype)
         legs, bases = jnp.asarray(self.legs, new.dtype), jnp.asarray(self.bases, new.dtype)
         share = self._masses(masses)[2]
         moves = _settle(*self._sides(old), *self._sides(new), share, legs, bases)
-        return new + self._spread(*moves, share, jnp.ones_like(masses))
+        return self._spread(*moves, share, jnp.ones_like(masses))
 
     def momenta(
         self, momenta: Float[Array, "atoms 3"], frame: Frame, masses: Float[Array, " atoms"]

@@ -92,11 +92,15 @@ class Sites(eqx.Module):
             positions = jnp.concatenate([positions, group(positions)])[rows]
         return positions
 
+    def replace(self, values: Float[Array, "atoms 3"], others: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+        """The values of the atoms that are no sites, and the others of the sites."""
+        if not self.groups:
+            return values
+        return jnp.where(np.isin(np.arange(len(values)), self.index)[:, None], others, values)
+
     def rest(self, momenta: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
         """The momenta with those of the sites zero."""
-        if not self.groups:
-            return momenta
-        return jnp.where(np.isin(np.arange(len(momenta)), self.index)[:, None], 0, momenta)
+        return self.replace(momenta, jnp.zeros_like(momenta))
 
 
 class WithSites(eqx.Module):
