@@ -61,16 +61,17 @@ def choose_grid(box: Float[np.ndarray, "3 3"], alpha: float, tolerance: float) -
 
 
 def choose_kmax(box: Float[np.ndarray, "3 3"], alpha: float, tolerance: float) -> tuple[int, int, int]:
-    """Largest integer of the wave vectors of :class:`Ewald` along each L, the diagonal of the box, as OpenMM does.
+    """Largest integer of the wave vectors of :class:`Ewald` along each box vector, of length L, as OpenMM chooses it.
 
-    The least even k with 0.05 sqrt(alpha L) n exp(-(pi n / (alpha L))^2) < tolerance for n = k + 1.
+    The largest even k <= n for the least n with 0.05 sqrt(alpha L) n exp(-(pi n / (alpha L))^2) <= tolerance. OpenMM
+    takes the diagonal of the box for L, which cuts off long waves where the box is far from a brick.
     """
 
     def error(n: int, size: float) -> float:
         return 0.05 * math.sqrt(size) * n * math.exp(-((math.pi * n / size) ** 2))
 
     found = []
-    for size in (alpha * np.diagonal(np.asarray(box, float))).tolist():
+    for size in (alpha * np.linalg.norm(np.asarray(box, float), axis=1)).tolist():
         n = max(1, math.ceil(size / (math.pi * math.sqrt(2))))  # the bound falls from here on
         while error(n, size) > tolerance:
             n += 1
