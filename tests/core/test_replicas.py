@@ -393,3 +393,19 @@ def test_errors(x):
         replicate(lambda x: x, shared=(0,))(x)
     with pytest.raises(ValueError, match="shared"):
         replicate(lambda x, a: x * a)(x, 2.0)
+
+
+def test_a_branch_that_no_replica_takes_is_not_computed():
+    """What is done every few steps costs nothing in between, though each replica counts for itself."""
+
+    def step(count, x):
+        return lax.cond(count == 3, lambda x: x[jnp.argsort(x)], lambda x: -x, x)
+
+    counts, x = jnp.array([1, 2, 1, 2]), jax.random.normal(jax.random.key(0), (5, REPLICAS))
+    inside = [str(eqn) for eqn in jax.make_jaxpr(replicate(step))(counts, x).eqns if eqn.primitive.name == "cond"]
+    assert sum("sort" in eqn for eqn in inside) == 1
+    outside = [eqn for eqn in jax.make_jaxpr(replicate(step))(counts, x).eqns if eqn.primitive.name != "cond"]
+    assert not any("sort" in str(eqn) for eqn in outside)
+    assert np.array_equal(replicate(step)(counts, x), -x)
+    some = jnp.array([1, 3, 3, 2])
+    assert np.array_equal(replicate(step)(some, x), loop(step, some, x))

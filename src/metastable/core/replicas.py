@@ -201,9 +201,17 @@ def _cond(eqn, xs, bs, size):
     calls = [branch(b) for b in branches]
     if not bs[0]:
         outs = lax.switch(index, calls, *operands)
-    else:  # the replicas disagree: take every branch and choose
-        taken = [c(*operands) for c in calls]
+    else:  # the replicas may disagree: take every branch that one of them takes, and choose
         index = jnp.clip(index.astype(jnp.int32), 0, len(calls) - 1)
+
+        def nothing(*operands):
+            return [jnp.zeros((*v.aval.shape, size), v.aval.dtype) for v in eqn.outvars]
+
+        keys = any(jnp.issubdtype(v.aval.dtype, jax.dtypes.extended) for v in eqn.outvars)  # they have no zero
+        taken = [
+            call(*operands) if keys else lax.cond(jnp.any(index == k), call, nothing, *operands)
+            for k, call in enumerate(calls)
+        ]
         outs = [_choose(index, cases) for cases in zip(*taken, strict=True)]
     return outs, [True] * len(outs)
 
