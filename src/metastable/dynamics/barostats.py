@@ -207,9 +207,9 @@ class MonteCarloBarostat(eqx.Module):
         jacobian = (count(self.groups, len(masses)) + 1) * growth + jnp.sum(turning * amplitudes)
         chance = jnp.nan_to_num(jnp.exp(jnp.minimum(jacobian - work / kT, 0)))  # energies that are not finite: never
         accepted = jax.random.uniform(keys[2], (), dtype) < chance
-        old, new = inner.frame, frame
-        positions, box = (jnp.where(accepted, a, b) for a, b in ((new.positions, old.positions), (new.box, old.box)))
-        frame = type(old)(positions, box, new.pairs)  # what overflowed in a trial that is rejected is remembered
+        pick = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
+        positions, box = jax.tree.map(pick, (frame.positions, frame.box), (inner.frame.positions, inner.frame.box))
+        frame = type(frame)(positions, box, frame.pairs)  # what overflowed in a rejected trial is remembered
         gain = jnp.where(chosen & (state.tried < self.tuning), 2 / jnp.sqrt(1 + state.tried.astype(dtype)), 0)
         return MonteCarloState(
             _moved(inner, frame, inner.momenta, self.potential),
@@ -224,6 +224,7 @@ _ACCEPTED = 0.44  # the best share for moves in one dimension: Gelman, Roberts, 
 
 
 def _strained(frame, strain, masses, groups, coupling):
+    """The frame with another box, reduced again, and its list of pairs made anew where that is stale."""
     frame = strained(frame, strain, masses, groups)
     box = reduced_again(frame.box) if coupling == "triclinic" else frame.box
     return kept(type(frame)(frame.positions, box, frame.pairs))
