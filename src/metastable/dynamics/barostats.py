@@ -202,6 +202,7 @@ class MonteCarloBarostat(eqx.Module):
         chosen = jnp.arange(len(swelling)) == jax.random.randint(keys[0], (), 0, len(swelling))
         amplitudes = jnp.where(chosen, state.sizes * jax.random.uniform(keys[1], (), dtype, -1, 1), 0)
         frame = _strained(inner.frame, exponential(amplitudes, self.coupling)[0], masses, self.groups, self.coupling)
+        frame = kept(frame)  # a trial may go farther than the skin of a list of pairs allows
         growth = jnp.sum(swelling * amplitudes)
         work = self.potential(frame) - self.potential(inner.frame) + p * volume(inner.frame.box) * jnp.expm1(growth)
         jacobian = (count(self.groups, len(masses)) + 1) * growth + jnp.sum(turning * amplitudes)
@@ -224,10 +225,10 @@ _ACCEPTED = 0.44  # the best share for moves in one dimension: Gelman, Roberts, 
 
 
 def _strained(frame, strain, masses, groups, coupling):
-    """The frame with another box, reduced again, and its list of pairs made anew where that is stale."""
+    """The frame with another box, reduced again."""
     frame = strained(frame, strain, masses, groups)
     box = reduced_again(frame.box) if coupling == "triclinic" else frame.box
-    return kept(type(frame)(frame.positions, box, frame.pairs))
+    return type(frame)(frame.positions, box, frame.pairs)
 
 
 def _moved(inner, frame, momenta, potential):

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from metastable.core.frame import Frame
 from metastable.core.pairs import Pairs, enlarged, kept
+from metastable.dynamics.rest import of_sampler
 
 _AHEAD = 2.0  # times the longest way of the last step: the next step is hardly longer
 
@@ -27,31 +28,23 @@ class Listed(eqx.Module):
     sampler: Any
     pairs: Pairs
 
-    @property
-    def potential(self) -> Any:
-        """That of the sampler."""
-        return self.sampler.potential
-
-    @property
-    def kT(self) -> Any:
-        """That of the sampler, kJ/mol."""
-        return self.sampler.kT
+    potential, masses, kT, dt = (of_sampler(name) for name in ("potential", "masses", "kT", "dt"))
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> Any:
         """The sampler's first state, with a list of its positions."""
         pairs = self.pairs.update(Frame(frame.positions, frame.box))
-        state = self.sampler.init(key, Frame(frame.positions, frame.box, pairs))
-        return _with(state, kept(state.frame))
+        return self.sampler.init(key, Frame(frame.positions, frame.box, pairs))
 
     def step(self, key: PRNGKeyArray, state: Any) -> Any:
         """One step of the sampler, and the list made anew if it must be."""
-        new = self.sampler.step(key, state)
-        pairs, frame = state.frame.pairs, new.frame
-        way = jnp.sqrt(jnp.max(jnp.sum((frame.positions - state.frame.positions) ** 2, -1)))
+        old, new = state.frame, self.sampler.step(key, state)
+        way = jnp.sqrt(jnp.max(jnp.sum((new.frame.positions - old.positions) ** 2, -1)))
+        late = old.pairs.stale(old)  # where something else moved the atoms, or the box, since the last step
         if getattr(new, "forces", None) is not None:
-            late = pairs.overflow | pairs.stale(frame)
-            frame = Frame(frame.positions, frame.box, eqx.tree_at(lambda p: p.overflow, pairs, late))
-        return _with(new, kept(frame, _AHEAD * way))
+            late = late | old.pairs.stale(new.frame)
+        overflow = new.frame.pairs.overflow | late
+        frame = eqx.tree_at(lambda f: f.pairs.overflow, new.frame, overflow)
+        return eqx.tree_at(lambda s: s.frame, new, kept(frame, _AHEAD * way))
 
 
 def lists(state: Any) -> list[Pairs]:
@@ -72,10 +65,6 @@ def regrown(before: Any, after: Any, room: float = 1.25) -> Any:
     """
     grown = [enlarged(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)]
     return eqx.tree_at(lists, before, grown, is_leaf=_is_list)
-
-
-def _with(state: Any, frame: Frame) -> Any:
-    return eqx.tree_at(lambda s: s.frame, state, frame)
 
 
 def _is_list(x: Any) -> bool:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from metastable.core.contracts import Constraint, Potential
 from metastable.core.frame import Frame
+from metastable.core.pairs import kept
 from metastable.dynamics.constraints import Unconstrained
 from metastable.dynamics.state import force, inverse
 
@@ -43,6 +44,7 @@ def fire(
 ) -> Frame:
     """The minimum that a fast inertial relaxation engine reaches: dynamics that stops dead when it goes uphill.
 
+    A list of pairs that the frame carries is made anew as needed.
     masses: Da; with constraints those of the system, otherwise any will do.
 
     Bitzek, Koskinen, Gaehler, Moseler, Gumbsch 2006, doi:10.1103/PhysRevLett.97.170201, with their parameters and
@@ -56,8 +58,9 @@ def fire(
         return (i < steps) & (largest > tolerance)
 
     def step(carry):  # begins with the forces, so that they are compiled once
-        i, positions, v, _, dt, mixing, downhill = carry
-        here = frame.at(positions)
+        i, here, v, _, dt, mixing, downhill = carry
+        here = kept(here)
+        positions = here.positions
         forces = constraint.momenta(force(potential, here), here, masses)
         largest = _largest(forces)
         down = jnp.sum(forces * v) > 0
@@ -71,12 +74,12 @@ def fire(
         move = dt * v * jnp.minimum(1, _REACH / far)
         reached = constraint.positions(positions + move, positions, masses)
         v = constraint.momenta(v * masses[:, None], frame.at(reached), masses) * weights
-        return i + 1, jnp.where(largest > tolerance, reached, positions), v, largest, dt, mixing, downhill
+        return i + 1, here.at(jnp.where(largest > tolerance, reached, positions)), v, largest, dt, mixing, downhill
 
     start = constraint.positions(frame.positions, frame.positions, masses)
     dt, mixing = jnp.asarray(_DT, start.dtype), jnp.asarray(0.1, start.dtype)
-    first = (0, start, jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype), dt, mixing, 0)
-    return frame.at(lax.while_loop(unfinished, step, first)[1])
+    first = (0, frame.at(start), jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype), dt, mixing, 0)
+    return lax.while_loop(unfinished, step, first)[1]
 
 
 @eqx.filter_jit

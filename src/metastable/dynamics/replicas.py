@@ -30,7 +30,8 @@ class Replicas(eqx.Module):
     varying: picks the leaves of ``sampler`` that carry a leading replica axis, for instance
         ``lambda s: [s.kT]`` for a ladder of temperatures. All others are common to the replicas.
     lanes: replicas advanced together; must divide ``size``. Default: all on an accelerator, on a CPU
-        the largest divisor of ``size`` up to 256. It changes the speed, never the random numbers.
+        the largest divisor of ``size`` up to 256. It changes the speed, never the random numbers. 1 where replicas
+        keep lists of near pairs: each then makes its own anew when it must.
     devices: over how many devices the replicas are shared.
 
     Its state is the sampler's state with every array shaped (chunks, ..., lanes): what
@@ -85,6 +86,10 @@ class Replicas(eqx.Module):
         """Lift ``function`` of one replica's state to all: its results have the replicas in front."""
         return lambda state: self.public(self._each(lambda _, state: function(state))(state))
 
+    def change(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Lift ``function``, from one replica's state to another, to the state of all."""
+        return self._each(lambda _, state: function(state))
+
     def public(self, tree: Any) -> Any:
         """From (chunks, ..., lanes) to (replicas, ...)."""
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 1).reshape(self.size, *x.shape[1:-1]), tree)
@@ -108,7 +113,10 @@ class Replicas(eqx.Module):
             def one(varying, *rest):
                 return function(eqx.combine(varying, common), *rest)
 
-            return replicate(one)(*arguments)
+            if self._width > 1:
+                return replicate(one)(*arguments)
+            alone = one(*jax.tree.map(lambda x: x[..., 0], arguments))  # its branches stay branches
+            return jax.tree.map(lambda x: x[..., None], alone)
 
         def local(*arguments):
             if jax.tree.leaves(arguments)[0].shape[0] == 1:  # no loop, so that XLA sees straight-line code

@@ -112,12 +112,16 @@ def persist(
     sinks: Mapping[str, Sink],
     checkpoints: Checkpoints,
     between: Callable[[Any], Any] = lambda state: state,
+    again: Callable[[Any, Any], Any] = lambda before, after: None,
+    close: Callable[[Any], Any] = lambda state: state,
     inspect: Callable[[Any, Block], None] = lambda before, block: None,
 ) -> Iterator[Block]:
     """``stream`` from a checkpoint, with every block in the sinks and in a checkpoint before it is handed on.
 
     start: ``begin(state, ...)`` of a new run, or what ``Checkpoints.latest`` found.
     between: what is done with the state before each block, for instance to put drifting molecules back.
+    again: gives, from the states before and after a block that must not stand, the state to repeat it from; or None.
+    close: takes from a state what ``between`` makes anew and a checkpoint need not hold.
     inspect: called with the state before the block and the block before anything of it is written; what it raises
     ends the run with the last good state in the checkpoint.
     Raises OSError where a file cannot be written: the checkpoint of the block before is then untouched.
@@ -125,19 +129,23 @@ def persist(
     for name, sink in sinks.items():
         sink.rewind(start.marks.get(name, 0))
     if start.blocks == 0:
-        checkpoints.save(start)
+        checkpoints.save(start._replace(state=close(start.state)))
     state = start.state
     try:
         for index in range(start.blocks, blocks):
             state = between(state)
-            after, records = run(jax.random.fold_in(key, index), sampler, state, steps, every=every, observe=observe)
+            repeat = state
+            while repeat is not None:
+                state, own = repeat, jax.random.fold_in(key, index)
+                after, records = run(own, sampler, state, steps, every=every, observe=observe)
+                repeat = again(state, after)
             block = Block(index, after, jax.tree.map(np.asarray, records))
             inspect(state, block)
             state = after
             for sink in sinks.values():
                 sink.write(block)
             marks = {name: sink.commit() for name, sink in sinks.items()}
-            checkpoints.save(Checkpoint(index + 1, state, marks, start.identity))
+            checkpoints.save(Checkpoint(index + 1, close(state), marks, start.identity))
             yield block
     finally:
         for sink in sinks.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 from metastable.core.units import kelvin
 
+BAROSTATS = ("c-rescale", "monte-carlo")
 INTEGRATORS = ("langevin", "baoab", "overdamped", "csvr", "nose-hoover", "verlet")
 
 
@@ -17,6 +18,8 @@ class Plan:
     kT: kJ/mol. dt: ps. walkers: how many.
     integrator: one of INTEGRATORS. friction: 1/ps, of langevin, baoab and overdamped. relaxation: ps, the time of the
     csvr and nose-hoover thermostats.
+    pressure: kJ/mol/nm^3, None for a box that stays. barostat: one of BAROSTATS; coupling: which ways the box goes;
+    pressure_time: ps, of c-rescale. skin: nm, of the lists of near pairs.
     blocks, steps: the run is so many blocks of so many steps; a kill costs at most one block.
     every: steps between two records. pace: steps between two updates of the bias.
     frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
@@ -34,6 +37,11 @@ class Plan:
     friction: float = 1.0
     relaxation: float = 0.1
     integrator: str = "langevin"
+    pressure: float | None = None
+    barostat: str = "c-rescale"
+    coupling: str = "isotropic"
+    pressure_time: float = 1.0
+    skin: float = 0.1
     walkers: int = 1
     blocks: int = 100
     steps: int = 5000
@@ -56,11 +64,13 @@ class Plan:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be at least 1")
         if self.integrator not in INTEGRATORS:
             raise ValueError(f"Plan: integrator = '{self.integrator}' must be one of {', '.join(INTEGRATORS)}")
+        if self.barostat not in BAROSTATS:
+            raise ValueError(f"Plan: barostat = '{self.barostat}' must be one of {', '.join(BAROSTATS)}")
         if self.steps % self.every:
             raise ValueError(f"Plan: every = {self.every} must divide steps = {self.steps}")
         if not 0 <= self.discard < 1:
             raise ValueError(f"Plan: discard = {self.discard} must be from 0 to below 1")
-        for name in ("kT", "dt", "relaxation"):
+        for name in ("kT", "dt", "relaxation", "pressure_time"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be above 0")
 

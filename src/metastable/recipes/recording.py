@@ -11,10 +11,13 @@ import numpy as np
 
 from metastable.core.compiling import filter_jit_once
 from metastable.core.frame import Frame
-from metastable.core.units import kelvin
+from metastable.core.space import molecules, volume
+from metastable.core.units import kelvin, kg_m3
 from metastable.cvs.variable import Variable
+from metastable.dynamics.barostats import CRescale, MonteCarloBarostat
 from metastable.dynamics.constraints import Constraints
 from metastable.dynamics.integrators import BAOAB, Langevin, Overdamped, VelocityVerlet
+from metastable.dynamics.lists import Listed
 from metastable.dynamics.minimize import fire
 from metastable.dynamics.state import temperature
 from metastable.dynamics.thermostats import CSVR, NoseHoover
@@ -23,6 +26,7 @@ from metastable.enhanced.walkers import Walkers, WalkersState
 from metastable.io.molecules import Molecule
 from metastable.loops.checkpoint import Checkpoints, begin, persist
 from metastable.loops.run import Block
+from metastable.recipes.lists import Lists, list_of
 from metastable.recipes.plan import Plan
 from metastable.recipes.runaway import inspection
 from metastable.report.sinks import Arrays, Observable, Table, Trajectory, write_topology
@@ -32,11 +36,28 @@ LOG = ("time_ps", "potential_kJ_mol", "temperature_K", "bias_kJ_mol")
 
 def walkers_of(plan: Plan, molecule: Molecule, cv: Variable, bias: Any) -> Walkers:
     """Walkers on the potential of the molecule, and the bias that they share."""
-    return Walkers(sampler_of(plan, molecule), cv, bias, plan.pace, plan.walkers)
+    lanes = 0 if molecule.frame.box is None else 1  # walkers with lists of pairs make them anew one by one
+    return Walkers(sampler_of(plan, molecule), cv, bias, plan.pace, plan.walkers, lanes=lanes)
 
 
 def sampler_of(plan: Plan, molecule: Molecule) -> Any:
-    """The integrator or thermostat that the plan names, with the constraints of the molecule."""
+    """What the plan names: an integrator or thermostat, in a box with lists of near pairs, and a barostat."""
+    sampler = _integrator_of(plan, molecule)
+    if molecule.frame.box is None:
+        if plan.pressure is not None:
+            raise ValueError(f"pressure = {plan.pressure} kJ/mol/nm^3 needs a periodic box: load the molecule with one")
+        return sampler
+    sampler = Listed(sampler, molecule.potential.terms["nonbonded"].pairs(_start(molecule), plan.skin))
+    if plan.pressure is None:
+        return sampler
+    system = molecule.system
+    groups = molecules(np.concatenate([system.topology.bonds, system.constraints]), len(system))
+    if plan.barostat == "monte-carlo":
+        return MonteCarloBarostat(sampler, plan.pressure, groups, coupling=plan.coupling)
+    return CRescale(sampler, plan.pressure, plan.pressure_time, groups=groups, coupling=plan.coupling)
+
+
+def _integrator_of(plan: Plan, molecule: Molecule) -> Any:
     system, frame, potential = molecule
     bonds = Constraints.from_system(system, positions=frame.positions)
     common, free = (potential, system.masses, plan.dt), degrees_of_freedom(plan, molecule)
@@ -75,16 +96,24 @@ def record(
     identity: what the run was told, kept in the checkpoints. say: takes a sentence for people.
     """
     keys = jax.random.split(jax.random.key(plan.seed), 2)
-    frame = Frame(jnp.asarray(molecule.frame.positions, float))
+    frame = _start(molecule)
+    pairs, hooks = list_of(walkers.sampler), {}
+    if pairs is not None:
+        held = Lists(directory, walkers, pairs, say)
+        hooks = {"between": held.open, "again": held.again, "close": held.close}
+    elif plan.recenter:
+        hooks = {"between": recentered}
     store = Checkpoints(directory)
     start = None
     if store.identity() is not None:
-        start, notes = store.latest(eqx.filter_eval_shape(walkers.init, keys[0], frame))
+        like = eqx.filter_eval_shape(walkers.init, keys[0], frame)
+        start, notes = store.latest(like if pairs is None else held.close(like))
         for note in notes:
             say(note)
     if start is None:
         if plan.minimize:
-            frame = _relaxed(molecule, frame)
+            frame = _relaxed(molecule, frame if pairs is None else Frame(frame.positions, frame.box, pairs))
+            frame = Frame(frame.positions, frame.box)
         positions = np.asarray(frame.positions, float)
         write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
         start = begin(filter_jit_once(walkers.init)(keys[0], frame), identity)
@@ -98,9 +127,15 @@ def record(
         observe=observation(plan, molecule, walkers),
         sinks=sinks(plan, molecule, walkers, directory),
         checkpoints=store,
-        between=recentered if plan.recenter else lambda state: state,
+        **hooks,
         inspect=inspection(keys[1], plan, molecule, walkers),
     )
+
+
+def _start(molecule: Molecule) -> Frame:
+    """The frame of the molecule in the precision of the run."""
+    positions, box = molecule.frame.positions, molecule.frame.box
+    return Frame(jnp.asarray(positions, float), None if box is None else jnp.asarray(box, float))
 
 
 @eqx.filter_jit
@@ -114,8 +149,9 @@ def recentered(state: WalkersState) -> WalkersState:
 def _relaxed(molecule: Molecule, frame: Frame) -> Frame:
     """The frame with its energy minimised, roughly: enough to start from."""
     bonds = Constraints.from_system(molecule.system, positions=molecule.frame.positions)
+    steps = 2000 if frame.box is None else 500  # a liquid has no one minimum to reach
     return filter_jit_once(fire)(
-        molecule.potential, frame, constraint=bonds, masses=jnp.asarray(molecule.system.masses)
+        molecule.potential, frame, steps=steps, constraint=bonds, masses=jnp.asarray(molecule.system.masses)
     )
 
 
@@ -127,15 +163,17 @@ def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[A
     def one(state, bias):
         s = walkers.cv(state.frame)
         kT = temperature(state.momenta, masses, system.degrees_of_freedom)
-        return {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
+        found = {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
+        return found if state.frame.box is None else found | {"volume": volume(state.frame.box)}
 
     def observe(state):
         found = walkers.observe(one)(state)
         raised = hills(state.bias)
         if raised is not None:
             found["offset"] = raised.offset(plan.kT)
-        positions = walkers.observe(lambda state, bias: state.frame.positions)(state)
-        return found | {"positions": positions[: plan.trajectory_walkers]}
+        frames = walkers.observe(lambda state, bias: (state.frame.positions, state.frame.box))(state)
+        positions, box = jax.tree.map(lambda x: x[: plan.trajectory_walkers], frames)
+        return found | {"positions": positions} | ({} if box is None else {"box": box})
 
     return observe
 
@@ -156,6 +194,8 @@ def observables(plan: Plan, walkers: Walkers) -> dict[str, Observable]:
         "potential": Observable((plan.walkers,), "kJ/mol"),
         "temperature": Observable((plan.walkers,), "K"),
     }
+    if list_of(walkers.sampler) is not None:
+        found["volume"] = Observable((plan.walkers,), "nm3")
     return found if hills(walkers.bias) is None else found | {"offset": Observable((), "kJ/mol", np.float64)}
 
 
@@ -163,22 +203,27 @@ def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> 
     """The files that grow. All that they hold follows from the blocks alone."""
     per_block = plan.steps // plan.every
 
+    mass = molecule.system.masses.sum()
+    periodic = molecule.frame.box is not None
+
     def row(block: Block):
-        time = (block.index + 1) * plan.steps * plan.dt
-        return (time, *(np.mean(block.records[n], dtype=np.float64) for n in ("potential", "temperature", "bias")))
+        time, records = (block.index + 1) * plan.steps * plan.dt, block.records
+        means = [np.mean(records[n], dtype=np.float64) for n in ("potential", "temperature", "bias")]
+        return (time, *means, *([np.mean(mass / records["volume"], dtype=np.float64) / kg_m3] if periodic else []))
 
     def frames(block: Block):
         numbers = block.index * per_block + np.arange(per_block) + 1
         chosen = numbers % plan.frames == 0
         positions = block.records["positions"][chosen]
         steps = np.repeat(numbers[chosen] * plan.every, plan.trajectory_walkers)
-        return positions.reshape(-1, *positions.shape[2:]), steps * plan.dt, steps
+        box = block.records["box"][chosen].reshape(-1, 3, 3) if periodic else None
+        return positions.reshape(-1, *positions.shape[2:]), steps * plan.dt, steps, box
 
     cv: Any = walkers.cv
     about = {"names": list(cv.labels), "units": list(cv.units)}
     arrays = Arrays(directory / "arrays.h5", observables(plan, walkers), records=plan.records, every=plan.every,
                     dt=plan.dt, attributes={"cvs": about})  # fmt: skip
-    found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG, row)}
+    found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG + ("density_kg_m3",) * periodic, row)}
     if plan.trajectory_walkers:
         found["trajectory.xtc"] = Trajectory(directory / "trajectory.xtc", frames)
     return found

@@ -74,21 +74,22 @@ class Table(Growing):
 class Trajectory(Growing):
     """An XTC trajectory (GROMACS' own compression, to 0.001 nm); ``topology.pdb`` beside it tells the atoms.
 
-    frames: from a block to positions, nm, (frames, atoms, 3), times in ps and step numbers, (frames,).
+    frames: from a block to positions, nm, (frames, atoms, 3), times in ps and step numbers, (frames,), and boxes, nm,
+    (frames, 3, 3), or None.
     """
 
-    def __init__(self, path: str | Path, frames: Callable[[Block], tuple[np.ndarray, np.ndarray, np.ndarray]]):
+    def __init__(self, path: str | Path, frames: Callable[[Block], tuple]):
         super().__init__(path)
         self.frames = frames
 
     def write(self, block: Block) -> None:
         """Add the frames of the block, if it has any."""
-        positions, times, steps = self.frames(block)
+        positions, times, steps, box = self.frames(block)
         if len(positions):
-            self.append(xtc(positions, times, steps))
+            self.append(xtc(positions, times, steps, box))
 
 
-def xtc(positions: np.ndarray, times: np.ndarray, steps: np.ndarray) -> bytes:
+def xtc(positions: np.ndarray, times: np.ndarray, steps: np.ndarray, box: np.ndarray | None = None) -> bytes:
     """Frames in the XTC format, whose files are nothing but frames one after another. No box: all zeros."""
     from mdtraj.formats import XTCTrajectoryFile
 
@@ -99,7 +100,7 @@ def xtc(positions: np.ndarray, times: np.ndarray, steps: np.ndarray) -> bytes:
                 np.asarray(positions, np.float32),
                 np.asarray(times, np.float32),
                 np.asarray(steps, np.int32),
-                np.zeros((len(positions), 3, 3), np.float32),
+                np.zeros((len(positions), 3, 3), np.float32) if box is None else np.asarray(box, np.float32),
             )
         with XTCTrajectoryFile(str(path)) as file:
             if len(file) != len(positions):  # the library does not say when the disk is full

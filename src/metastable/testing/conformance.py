@@ -125,7 +125,7 @@ def _check_function(function, frame, symmetries, exchangeable, rtol):
     """What potentials and CVs have in common: a smooth function of a frame."""
 
     def at(positions):
-        return function(Frame(positions, frame.box))
+        return function(frame.at(positions))
 
     value = function(frame)
     _expect_finite("value", value)
