@@ -10,7 +10,7 @@ import numpy as np
 
 from metastable import cvs
 from metastable.cli.input import Draft, Input
-from metastable.cli.models import CVInput, MetadynamicsInput, MoleculeInput, MovingInput
+from metastable.cli.models import BoxInput, CVInput, MetadynamicsInput, MoleculeInput, MovingInput
 from metastable.cli.selection import select, select_group
 from metastable.core.axis import Axis
 from metastable.core.errors import InputError, Problem
@@ -18,7 +18,7 @@ from metastable.core.units import kelvin
 from metastable.enhanced import biases
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.io.molecules import Molecule, load_molecule
-from metastable.io.parameters import Implicit
+from metastable.io.parameters import Box, Implicit, Solvate
 from metastable.recipes.plan import Plan
 
 _SPACING = 3  # points of a bias grid in the width of a hill
@@ -54,6 +54,9 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
         message = "'verlet' keeps the energy, but metadynamics needs a thermostat: take one of the others"
         problems.append(Problem("dynamics.integrator", message))
     ranges = {name: _range(cv) for name, cv in given.cvs.items()}
+    if given.dynamics.pressure is not None and given.molecule.box is None:
+        message = "needs a periodic box: add [molecule.box], or leave the pressure out"
+        problems.append(Problem("dynamics.pressure", message))
     bias = _bias_of(given, variables, ranges, problems)
     if problems:
         raise InputError(*problems)
@@ -68,6 +71,9 @@ def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecul
             folder / given.structure,
             [str(folder / f) if (folder / f).is_file() else f for f in given.forcefield or ()],
             parameters=None if given.parameters is None else [folder / p for p in given.parameters],
+            box=given.box and _box(given.box),
+            solvate=given.solvate and Solvate(given.solvate.model, float(given.solvate.padding),
+                                              float(given.solvate.salt), given.solvate.shape),
             implicit=implicit and Implicit(implicit.model, implicit.solvent, implicit.solute, surface=implicit.surface),
             constraints=given.constraints,
             hydrogen_mass=None if given.hydrogen_mass is None else float(given.hydrogen_mass),
@@ -80,6 +86,12 @@ def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecul
             for p in error.problems
         ]
         return None
+
+
+def _box(given: BoxInput) -> Box:
+    size = None if given.size is None else np.diag([float(x) for x in given.size])
+    switch = None if given.switch is None else float(given.switch)
+    return Box(float(given.cutoff), given.electrostatics, given.tolerance, switch, given.tail, size)
 
 
 def _collective_variables(
@@ -207,6 +219,11 @@ def _plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         pace=_stride(given),
         frames=when.frames,
         trajectory_walkers=min(given.output.trajectory_walkers, dynamics.walkers),
+        pressure=None if dynamics.pressure is None else float(dynamics.pressure),
+        barostat=dynamics.barostat,
+        coupling=dynamics.coupling,
+        pressure_time=float(dynamics.pressure_time),
+        skin=0.1 if given.molecule.box is None else float(given.molecule.box.skin),
         recenter=True,  # the collective variables of an input know of no origin
         seed=dynamics.seed,
         minimize=dynamics.minimize,
@@ -225,8 +242,14 @@ def _facts(given: Input) -> dict[str, Any]:
     return {
         "molecule": Path(molecule.structure).stem,
         "force_field": ", ".join(files),
-        "solvent": molecule.implicit.model if molecule.implicit else ", ".join(solvents) or "vacuum",
+        "solvent": molecule.implicit.model if molecule.implicit else ", ".join(solvents) or _surroundings(molecule),
         "integrator": dynamics.integrator,
         "constraints": molecule.constraints,
         "precision": dynamics.precision,
     }
+
+
+def _surroundings(molecule: MoleculeInput) -> str:
+    if molecule.box is None:
+        return "vacuum"
+    return f"{molecule.solvate.model} water" if molecule.solvate else "as in the structure file"

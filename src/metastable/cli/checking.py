@@ -7,7 +7,6 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metastable.cli.build import Job, build
@@ -15,10 +14,10 @@ from metastable.cli.directory import resolved
 from metastable.cli.input import Input, read_input
 from metastable.cli.progress import duration
 from metastable.cli.running import keep_compilations
-from metastable.core.frame import Frame
 from metastable.dynamics.minimize import largest_force
 from metastable.loops.run import run
 from metastable.recipes.recording import hills, observables, observation, walkers_of
+from metastable.recipes.start import listed, start_of
 from metastable.report.sinks import arrays_size
 
 _PROBE = 100  # steps that are timed
@@ -39,8 +38,8 @@ def check(source: Path, overrides: Sequence[str] = ()) -> None:
 
 
 def _molecule(job: Job) -> str:
-    system, frame, potential = job.molecule
-    start = Frame(jnp.asarray(frame.positions, float))
+    system, _, potential = job.molecule
+    start = listed(job.molecule)
     energies = {name: float(e) for name, e in potential.energies(start).items()}
     force = float(largest_force(potential, start))
     lines = [
@@ -53,7 +52,7 @@ def _molecule(job: Job) -> str:
 
 
 def _cvs(job: Job) -> str:
-    values = np.asarray(job.cv(Frame(jnp.asarray(job.molecule.frame.positions, float))))
+    values = np.asarray(job.cv(start_of(job.molecule)))
     lines = ["Collective variables, and their values in the structure:"]
     for component, value in zip(job.cv.components, values, strict=True):
         degrees = f" = {np.degrees(value):.1f} deg" if component.unit == "rad" else ""
@@ -81,7 +80,7 @@ def _schedule(given: Input, job: Job) -> str:
 def _cost(job: Job) -> str:
     plan = job.plan
     walkers = walkers_of(plan, job.molecule, job.cv, job.bias)
-    frame = Frame(jnp.asarray(job.molecule.frame.positions, float))
+    frame = start_of(job.molecule)
     began = time.perf_counter()
     state = eqx.filter_jit(walkers.init)(jax.random.key(0), frame)
     observe = observation(plan, job.molecule, walkers)

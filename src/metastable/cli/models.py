@@ -56,6 +56,41 @@ class Implicit(Section):
     surface: bool = Field(True, description="the surface term of non-polar solvation")
 
 
+class BoxInput(Section):
+    """A periodic box; its vectors are those of the structure file, or of the water around the molecule."""
+
+    cutoff: Annotated[Quantity, Measure("length", above="0 nm")] = Field(
+        Quantity(0.9, "0.9 nm", "length"), description="of Lennard-Jones and of what PME does not do on its mesh"
+    )
+    electrostatics: Literal["pme", "ewald", "reaction-field"] = Field("pme", description="pme, ewald or reaction-field")
+    tolerance: float = Field(5e-4, gt=0, lt=0.5, description="of the forces of pme and ewald")
+    switch: Annotated[Quantity, Measure("length", above="0 nm")] | None = Field(
+        None, description="where Lennard-Jones begins to be switched off, below the cutoff"
+    )
+    tail: bool = Field(True, description="the mean energy of Lennard-Jones beyond the cutoff")
+    size: list[Annotated[Quantity, Measure("length", above="0 nm")]] | None = Field(
+        None, min_length=3, max_length=3, description="three lengths in place of the box of the structure file"
+    )
+    skin: Annotated[Quantity, Measure("length", least="0 nm", most="0.5 nm")] = Field(
+        Quantity(0.1, "0.1 nm", "length"), description="of the lists of near atoms: a matter of speed alone"
+    )
+
+
+class SolvateInput(Section):
+    """Water around the molecule, and ions; the force field must know them (add 'amber14/tip3p.xml')."""
+
+    model: Literal["tip3p", "spce", "tip4pew", "tip5p", "swm4ndp"] = Field(
+        "tip3p", description="how the water is laid out: tip3p for all of three sites"
+    )
+    padding: Annotated[Quantity, Measure("length", above="0 nm")] = Field(
+        Quantity(1.0, "1 nm", "length"), description="of water between the molecule and its images"
+    )
+    salt: Annotated[Quantity, Measure("concentration", least="0 mol/l", most="5 mol/l")] = Field(
+        Quantity(0.0, "0 mol/l", "concentration"), description="beside the ions that neutralise"
+    )
+    shape: Literal["cube", "dodecahedron", "octahedron"] = Field("cube", description="cube, dodecahedron, octahedron")
+
+
 class MoleculeInput(Section):
     """What is simulated."""
 
@@ -74,6 +109,8 @@ class MoleculeInput(Section):
     )
     fix: bool = Field(False, description="add missing atoms and hydrogens with pdbfixer")
     implicit: Implicit | None = Field(None, description="implicit solvent, e.g. {model = 'GBn2'}")
+    box: BoxInput | None = Field(None, description="a periodic box, e.g. {cutoff = '0.9 nm'}")
+    solvate: SolvateInput | None = Field(None, description="water in that box, e.g. {padding = '1 nm'}")
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -96,6 +133,14 @@ class DynamicsInput(Section):
         Quantity(1.0, "1 1/ps", "rate"), description="of langevin, baoab and overdamped"
     )
     relaxation: Time = Field(Quantity(0.1, "0.1 ps", "time"), description="time of csvr and nose-hoover")
+    pressure: Annotated[Quantity, Measure("pressure")] | None = Field(
+        None, description="of a periodic box, e.g. '1 bar'; without it the box stays as it is"
+    )
+    barostat: Literal["c-rescale", "monte-carlo"] = Field("c-rescale", description="c-rescale or monte-carlo")
+    coupling: Literal["isotropic", "semi-isotropic", "anisotropic", "triclinic"] = Field(
+        "isotropic", description="which ways the box goes: isotropic, semi-isotropic, anisotropic or triclinic"
+    )
+    pressure_time: Time = Field(Quantity(1.0, "1 ps", "time"), description="time of c-rescale")
     duration: Time = Field(description="of each walker")
     walkers: int = Field(1, ge=1, le=1_000_000, description="copies that run side by side")
     precision: Literal["single", "double"] = Field("single", description="single or double")

@@ -25,6 +25,8 @@ UNITS: dict[str, dict[str, float]] = {
     "energy": _ENERGIES,
     "rate": {"1/ps": 1.0, "1/fs": 1e3, "1/ns": 1e-3},
     "mass": {"Da": units.dalton, "u": units.dalton, "amu": units.dalton},
+    "pressure": {"bar": units.bar, "atm": 1.01325 * units.bar, "kbar": 1e3 * units.bar, "MPa": 10 * units.bar},
+    "concentration": {"mol/l": 1.0, "M": 1.0, "mmol/l": 1e-3, "mM": 1e-3},
     "number": {"": 1.0},
     "force constant of a length": {
         f"{e}/{x}^2": e_value / x_value**2
@@ -43,8 +45,8 @@ UNITS: dict[str, dict[str, float]] = {
 
 _EXAMPLES = {
     "temperature": "300 K", "time": "2 fs", "length": "0.15 nm", "angle": "20 deg", "energy": "1.2 kJ/mol",
-    "rate": "1 /ps", "mass": "3 Da", "number": "1.5", "force constant of a length": "1000 kJ/mol/nm^2",
-    "force constant of an angle": "100 kJ/mol/rad^2",
+    "rate": "1 /ps", "mass": "3 Da", "pressure": "1 bar", "concentration": "0.15 mol/l", "number": "1.5",
+    "force constant of a length": "1000 kJ/mol/nm^2", "force constant of an angle": "100 kJ/mol/rad^2",
 }  # fmt: skip
 _FORM = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", re.DOTALL)
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
+from metastable.core.errors import InputError, Problem
 from metastable.core.frame import Frame
 from metastable.core.pairs import Pairs, enlarged
 from metastable.core.search import Cells
@@ -31,8 +33,10 @@ class Lists:
         self.path, self.walkers, self.pairs, self.say = directory / "lists.json", walkers, pairs, say
         if self.path.exists():
             kept = json.loads(self.path.read_text())
-            parts = kept["grid"] and [tuple(x) if isinstance(x, list) else x for x in kept["grid"]]
-            grid = Cells(*parts) if parts else None
+            grid = None
+            if kept["grid"] is not None:
+                counts, around, room = kept["grid"]
+                grid = Cells(tuple(counts), tuple(around), room)
             index = jnp.tile(jnp.arange(pairs.index.shape[1], dtype=jnp.int32), (kept["most"], 1))
             pairs = dataclasses.replace(pairs, index=index, grid=grid, skin=kept["skin"])
             self.pairs = pairs.update(Frame(pairs.reference, pairs.box))
@@ -46,14 +50,20 @@ class Lists:
         return eqx.tree_at(lambda s: s.walkers.frame.pairs, state, None)
 
     def again(self, before: WalkersState, after: WalkersState) -> WalkersState | None:
-        """Where a list of a block may have missed a pair: the state to repeat it from, with larger lists."""
-        if not overflowed(after):
-            return None
+        """Where a list of a block may have missed a pair: the state to repeat it from, with larger lists.
+
+        Raises InputError where no list can be large enough: the box has become too small.
+        """
+        if not overflowed(after) or not np.isfinite(np.asarray(after.walkers.frame.positions)).all():
+            return None  # a runaway is found out, and told, elsewhere
         (pairs,) = lists(after)
         worst = dataclasses.replace(
             self.pairs, count=jnp.max(pairs.count), crowd=jnp.max(pairs.crowd), overflow=jnp.asarray(True)
         )
-        self.pairs = enlarged(self.pairs, worst)
+        try:
+            self.pairs = enlarged(self.pairs, worst)
+        except ValueError as error:
+            raise InputError(Problem("molecule.box", str(error))) from error
         grid = self.pairs.grid if isinstance(self.pairs.grid, Cells) else None
         size = {"most": len(self.pairs.index), "skin": self.pairs.skin, "grid": grid}
         write_atomically(self.path, (json.dumps(size) + "\n").encode())

@@ -29,6 +29,7 @@ from metastable.loops.run import Block
 from metastable.recipes.lists import Lists, list_of
 from metastable.recipes.plan import Plan
 from metastable.recipes.runaway import inspection
+from metastable.recipes.start import pairs_of, start_of
 from metastable.report.sinks import Arrays, Observable, Table, Trajectory, write_topology
 
 LOG = ("time_ps", "potential_kJ_mol", "temperature_K", "bias_kJ_mol")
@@ -47,7 +48,7 @@ def sampler_of(plan: Plan, molecule: Molecule) -> Any:
         if plan.pressure is not None:
             raise ValueError(f"pressure = {plan.pressure} kJ/mol/nm^3 needs a periodic box: load the molecule with one")
         return sampler
-    sampler = Listed(sampler, molecule.potential.terms["nonbonded"].pairs(_start(molecule), plan.skin))
+    sampler = Listed(sampler, pairs_of(molecule, start_of(molecule), plan.skin))
     if plan.pressure is None:
         return sampler
     system = molecule.system
@@ -96,18 +97,17 @@ def record(
     identity: what the run was told, kept in the checkpoints. say: takes a sentence for people.
     """
     keys = jax.random.split(jax.random.key(plan.seed), 2)
-    frame = _start(molecule)
-    pairs, hooks = list_of(walkers.sampler), {}
-    if pairs is not None:
-        held = Lists(directory, walkers, pairs, say)
+    frame = start_of(molecule)
+    pairs = list_of(walkers.sampler)
+    held = None if pairs is None else Lists(directory, walkers, pairs, say)
+    hooks: dict[str, Any] = {"between": recentered} if plan.recenter else {}
+    if held is not None:
         hooks = {"between": held.open, "again": held.again, "close": held.close}
-    elif plan.recenter:
-        hooks = {"between": recentered}
     store = Checkpoints(directory)
     start = None
     if store.identity() is not None:
         like = eqx.filter_eval_shape(walkers.init, keys[0], frame)
-        start, notes = store.latest(like if pairs is None else held.close(like))
+        start, notes = store.latest(like if held is None else held.close(like))
         for note in notes:
             say(note)
     if start is None:
@@ -130,12 +130,6 @@ def record(
         **hooks,
         inspect=inspection(keys[1], plan, molecule, walkers),
     )
-
-
-def _start(molecule: Molecule) -> Frame:
-    """The frame of the molecule in the precision of the run."""
-    positions, box = molecule.frame.positions, molecule.frame.box
-    return Frame(jnp.asarray(positions, float), None if box is None else jnp.asarray(box, float))
 
 
 @eqx.filter_jit

@@ -10,13 +10,13 @@ from jaxtyping import PRNGKeyArray
 
 from metastable.core.compiling import filter_jit_once
 from metastable.core.errors import RunawayError
-from metastable.core.frame import Frame
 from metastable.core.units import kelvin
 from metastable.dynamics.state import temperature
 from metastable.enhanced.walkers import Walkers
 from metastable.io.molecules import Molecule
 from metastable.loops.run import Block, run
 from metastable.recipes.plan import Plan
+from metastable.recipes.start import start_of
 
 HOT = 20
 """A kinetic temperature of so many times the thermostat's is a runaway: by chance it never happens."""
@@ -73,7 +73,7 @@ def locate(
 
 def largest(molecule: Molecule, walkers: Walkers, bias: Any, path: np.ndarray) -> tuple[str, float]:
     """The term of largest energy, kJ/mol, in the last frame of the path where there are finite positions."""
-    frames = [Frame(jnp.asarray(x)) for x in path if np.isfinite(x).all()]
+    frames = [start_of(molecule).at(jnp.asarray(x)) for x in path if np.isfinite(x).all()]
     if not frames:
         return "unknown", float("nan")
     energies = dict(molecule.potential.energies(frames[-1])) | {"bias": bias(walkers.cv(frames[-1]))}
