@@ -45,7 +45,7 @@ def arrays(path, records=12):
 
 def frames(block):
     steps = (block.index * 4 + np.arange(4) + 1) * 5
-    return block.records["positions"], steps * 0.002, steps
+    return block.records["positions"], steps * 0.002, steps, None
 
 
 def makers(folder):
@@ -142,6 +142,18 @@ def test_the_trajectory_is_read_by_mdtraj_and_mdanalysis(tmp_path):
     seen = np.array([frame.positions.copy() for frame in universe.trajectory])
     assert np.allclose(seen, positions * 10, atol=6e-3)
     assert list(universe.atoms.names) == list(TOPOLOGY.atom_names)
+
+
+def test_the_box_of_a_topology_is_that_which_mdtraj_reads(tmp_path):
+    """Rows as of a truncated octahedron: 109.47 degrees, to the digits that a PDB file has."""
+    box = 2.5 * np.array([[1, 0, 0], [1 / 3, 8**0.5 / 3, 0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]])
+    positions = np.random.default_rng(0).normal(size=(8, 3))
+    write_topology(tmp_path / "topology.pdb", TOPOLOGY, NUMBERS, positions, box)
+    read = mdtraj.load(str(tmp_path / "topology.pdb"))
+    assert read.unitcell_lengths[0] == pytest.approx([2.5, 2.5, 2.5], abs=1e-4)
+    assert read.unitcell_angles[0] == pytest.approx([70.53, 109.47, 70.53], abs=0.006)
+    assert np.allclose(read.unitcell_vectors[0], box, atol=1e-3)
+    assert np.allclose(read.xyz[0], positions, atol=1e-4)
 
 
 def test_the_log_is_a_table(tmp_path):

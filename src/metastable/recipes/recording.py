@@ -115,7 +115,8 @@ def record(
             frame = _relaxed(molecule, frame if pairs is None else Frame(frame.positions, frame.box, pairs))
             frame = Frame(frame.positions, frame.box)
         positions = np.asarray(frame.positions, float)
-        write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions)
+        box = None if frame.box is None else np.asarray(frame.box, float)
+        write_topology(directory / "topology.pdb", molecule.system.topology, molecule.system.numbers, positions, box)
         start = begin(filter_jit_once(walkers.init)(keys[0], frame), identity)
     return persist(
         keys[1],
@@ -214,9 +215,11 @@ def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> 
         return positions.reshape(-1, *positions.shape[2:]), steps * plan.dt, steps, box
 
     cv: Any = walkers.cv
-    about = {"names": list(cv.labels), "units": list(cv.units)}
+    about: dict[str, dict[str, Any]] = {"cvs": {"names": list(cv.labels), "units": list(cv.units)}}
+    if periodic:
+        about["volume"] = {"mass": float(mass)}  # Da: what makes a density of it
     arrays = Arrays(directory / "arrays.h5", observables(plan, walkers), records=plan.records, every=plan.every,
-                    dt=plan.dt, attributes={"cvs": about})  # fmt: skip
+                    dt=plan.dt, attributes=about)  # fmt: skip
     found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG + ("density_kg_m3",) * periodic, row)}
     if plan.trajectory_walkers:
         found["trajectory.xtc"] = Trajectory(directory / "trajectory.xtc", frames)

@@ -271,8 +271,10 @@ def arrays_size(observables: Mapping[str, Observable], records: int) -> int:
     return records * (row + 16)
 
 
-def write_topology(path: str | Path, topology: Topology, numbers: np.ndarray, positions: np.ndarray) -> None:
-    """The atoms, their names and bonds (CONECT) as PDB. positions: nm, (atoms, 3)."""
+def write_topology(
+    path: str | Path, topology: Topology, numbers: np.ndarray, positions: np.ndarray, box: np.ndarray | None = None
+) -> None:
+    """The atoms, their names, bonds (CONECT) and box (CRYST1) as PDB. positions: nm, (atoms, 3). box: nm, (3, 3)."""
     from openmm import app
 
     made = app.Topology()
@@ -290,9 +292,20 @@ def write_topology(path: str | Path, topology: Topology, numbers: np.ndarray, po
     for i, j in topology.bonds:
         made.addBond(atoms[i], atoms[j])
     with Path(path).open("w", encoding="utf-8") as file:
+        if box is not None:
+            file.write(_unit_cell(np.asarray(box, float)))
         app.PDBFile.writeModel(made, np.asarray(positions) / angstrom, file, keepIds=True)
         _connect(file, topology)
         file.write("END\n")
+
+
+def _unit_cell(box: np.ndarray) -> str:
+    """The record of a box: its lengths in angstrom, and the angles between b and c, a and c, a and b in degrees."""
+    lengths = np.linalg.norm(box, axis=1)
+    cosines = [box[i] @ box[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    sides = "".join(f"{x:9.3f}" for x in lengths / angstrom) + "".join(f"{x:7.2f}" for x in angles)
+    return f"CRYST1{sides} P 1           1 \n"
 
 
 def _connect(file: Any, topology: Topology) -> None:
