@@ -79,7 +79,7 @@ def test_a_residue_that_no_table_knows_gets_bonds_from_its_distances(run_directo
     (tmp_path / "topology.pdb").write_text("\n".join(renamed))
     found = read_movie(tmp_path, [], {})
     known = read_movie(run_directory, [], {})
-    assert found is not None and known is not None
+    assert not isinstance(found, str) and not isinstance(known, str)
     assert {tuple(b) for b in found.bonds} == {tuple(b) for b in known.bonds}
 
 
@@ -103,7 +103,7 @@ def test_a_molecule_too_large_for_the_page_is_refused(movie):
 
 def test_a_long_trajectory_is_read_in_strides_with_its_minima(run_directory):
     found = read_movie(run_directory, [7, 41], {"cvs": [[k, k] for k in range(60)]}, limit=6)
-    assert found is not None and found.cvs is not None
+    assert not isinstance(found, str) and found.cvs is not None
     assert list(found.index) == [0, 7, 10, 20, 30, 40, 41, 50]
     assert list(found.cvs[:, 0]) == list(found.index)
     assert list(found.time) == [10.0 * k for k in found.index]
@@ -128,7 +128,7 @@ def test_a_frame_that_a_kill_cut_short_is_left_out(run_directory, trajectory, tm
     for cut, frames in [(len(data) - 1, 59), *cuts, (ends[2] - 1, 30), (ends[2], 31), (ends[0], 1), (ends[0] - 1, 0)]:
         (tmp_path / "trajectory.xtc").write_bytes(data[:cut])
         found = read_movie(tmp_path, [0, 59], {})
-        assert (len(found.index) if found else 0) == frames
+        assert (0 if isinstance(found, str) else len(found.index)) == frames
 
 
 def test_a_damaged_trajectory_is_refused(run_directory, tmp_path):

@@ -94,7 +94,7 @@ def trace_figures(cvs: Series) -> list[str]:
 
 def _legend(names: list[str]) -> str:
     items = "".join(f'<li class="{_STYLES[i % 6]}">{escape(n)}</li>' for i, n in enumerate(names))
-    return f'<ul class="_legend">{items}</ul>'
+    return f'<ul class="legend">{items}</ul>'
 
 
 def convergence_figure(data: RunData) -> str | None:

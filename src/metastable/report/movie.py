@@ -1,4 +1,7 @@
-"""The molecule of a run, ready to be drawn: frames lain on one another, few enough to fit into the page."""
+"""The molecule of a run, ready to be drawn: frames lain on one another, few enough to fit into the page.
+
+Of a run in a box only what is dissolved is drawn, or the whole liquid where nothing is.
+"""
 
 import base64
 import struct
@@ -11,6 +14,13 @@ from typing import Any
 import numpy as np
 
 from metastable.core.errors import InputError, Problem
+from metastable.report import images
+
+LIQUID = 3000
+"""Of a liquid, so many atoms are drawn at most."""
+
+_COORDINATES = 4_000_000
+"""Atoms times frames that are read at most: ten times as many as fit into the page."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,8 @@ class Movie:
     positions: nm, (frames, atoms, 3). elements: symbols; names: what an atom is called, e.g. ``ALA 2 CB``.
     bonds: (bonds, 2). index: which frame of the trajectory each one is. keep: frames that may not be thinned away.
     time: ps, (frames,). cvs: (frames, cvs) in the units of the axes; walker: (frames,); None where not written down.
-    hidden: how many atoms of water are left out.
+    hidden: how many atoms of water and ions are left out. liquid: many molecules in their box, none of which is held
+    still.
     """
 
     positions: np.ndarray
@@ -33,49 +44,95 @@ class Movie:
     cvs: np.ndarray | None = None
     walker: np.ndarray | None = None
     hidden: int = 0
+    liquid: bool = False
 
 
-def read_movie(directory: Path, keep: Iterable[int], notes: dict[str, Any], limit: int = 2000) -> Movie | None:
-    """Read ``trajectory.xtc`` or ``.dcd`` with ``topology.pdb``; None where either is missing or has no whole frame.
+def read_movie(
+    directory: Path, keep: Iterable[int], notes: dict[str, Any], solute: np.ndarray | None = None, limit: int = 2000
+) -> Movie | str:
+    """Read ``trajectory.xtc`` or ``.dcd`` with ``topology.pdb``; a sentence that says why where there is no movie.
 
-    keep: frames that must be there. limit: about how many frames are read at most. notes: ``cvs``, ``time_ps`` and
-    ``walker``, one entry a frame of the trajectory. A last frame that a kill cut short is left out. Raises InputError
-    where the two files do not belong together or the trajectory is damaged.
+    keep: frames that must be there. notes: ``cvs``, ``time_ps`` and ``walker``, one entry a frame of the trajectory.
+    solute: the atoms to draw; where it is empty, all; None for what is neither water nor an atom by itself. limit:
+    about how many frames are read at most. A last frame that a kill cut short is left out. Raises InputError where
+    the files do not belong together or the trajectory is damaged.
     """
     top = directory / "topology.pdb"
     path = next((p for p in (directory / "trajectory.xtc", directory / "trajectory.dcd") if p.exists()), None)
     size = path.stat().st_size if path is not None else 0
+    none = "The run directory has no trajectory, so there is no molecule to show."
     if path is None or not top.exists() or not size:
-        return None
+        return none
     whole = _whole_frames(path) if path.suffix == ".xtc" else size
     if not whole:
-        return None
+        return none
     try:
         if whole == size:
-            traj, index, keep = _load(path, top, keep, limit)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / path.name
-                copy.write_bytes(path.read_bytes()[:whole])
-                traj, index, keep = _load(copy, top, keep, limit)
+            return _read(path, top, keep, notes, solute, limit)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            copy.write_bytes(path.read_bytes()[:whole])
+            return _read(copy, top, keep, notes, solute, limit)
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(Problem(str(path), f"cannot be read with {top.name}: {error}")) from error
-    return _movie(traj, index, keep, notes)
 
 
-def _load(path: Path, top: Path, keep: Iterable[int], limit: int) -> tuple[Any, np.ndarray, tuple[int, ...]]:
-    """(the trajectory in strides and with what must be there, which frames these are, which of them must be there)."""
+def _read(
+    path: Path, top: Path, keep: Iterable[int], notes: dict[str, Any], solute: np.ndarray | None, limit: int
+) -> Movie | str:
     import mdtraj
 
     topology = mdtraj.load_topology(str(top))
+    atoms = _drawn(topology, solute)
+    part = topology.subset(atoms)
+    boxed = _boxed(mdtraj.load_frame(str(path), 0, top=topology))
+    liquid = boxed and images.is_liquid(images.molecules_of(part))
+    if liquid and len(atoms) > LIQUID:
+        return f"Of a liquid {LIQUID} atoms are drawn at most, and this one has {len(atoms)}: it is not shown."
+    limit = min(limit, max(1, _COORDINATES // len(atoms)))
+    traj, index, keep = _load(path, topology, atoms, keep, limit)
+    return _movie(traj, index, keep, notes, boxed, liquid, topology.n_atoms - len(atoms))
+
+
+def _drawn(topology: Any, solute: np.ndarray | None) -> np.ndarray:
+    """The atoms to draw: what is dissolved, or where nothing is, all but the sites of water that are no atoms."""
+    if solute is None:
+        dry = [a.index for r in topology.residues if not r.is_water and r.n_atoms > 1 for a in r.atoms]
+    elif len(solute) and solute[-1] >= topology.n_atoms:
+        raise ValueError(f"results.json has atom {solute[-1]} in the solute, and there are {topology.n_atoms}")
+    else:
+        dry = solute
+    if len(dry):
+        return np.asarray(dry, int)
+    return np.array([a.index for a in topology.atoms if not a.residue.is_water or _symbol(a)], int)
+
+
+def _symbol(atom: Any) -> str:
+    """The element of an atom; nothing for a site that has none."""
+    return atom.element.symbol if atom.element is not None and atom.element.number else ""
+
+
+def _boxed(traj: Any) -> bool:
+    """Whether the frames are in a box; one below 1 nm is a placeholder."""
+    cell = traj.unitcell_lengths
+    return cell is not None and bool(np.min(cell) > 1.0)
+
+
+def _load(
+    path: Path, topology: Any, atoms: np.ndarray, keep: Iterable[int], limit: int
+) -> tuple[Any, np.ndarray, tuple[int, ...]]:
+    """(the trajectory in strides and with what must be there, which frames these are, which of them must be there)."""
+    import mdtraj
+
     with mdtraj.open(str(path)) as file:
         frames = len(file)
     keep = tuple(sorted({k for k in keep if 0 <= k < frames}))
     stride = max(1, -(-frames // limit))
-    traj = mdtraj.load(str(path), top=topology, stride=stride)
+    traj = mdtraj.load(str(path), top=topology, stride=stride, atom_indices=atoms)
     extra = [k for k in keep if k % stride]
     if extra:
-        traj = mdtraj.join([traj, *(mdtraj.load_frame(str(path), k, top=topology) for k in extra)])
+        more = [mdtraj.load_frame(str(path), k, top=topology, atom_indices=atoms) for k in extra]
+        traj = mdtraj.join([traj, *more])
     index = np.array([*range(0, frames, stride), *extra])
     order = np.argsort(index)
     return traj[order], index[order], keep
@@ -102,19 +159,21 @@ def _whole_frames(path: Path) -> int:
             end += length
 
 
-def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str, Any]) -> Movie:
-    dry = [a.index for a in traj.topology.atoms if not a.residue.is_water]
-    hidden = traj.n_atoms - len(dry) if dry else 0
-    cell = traj.unitcell_lengths
-    if cell is not None and cell.min() > 1.0 and traj.topology.n_bonds:  # nm; a smaller box is a placeholder
-        traj.make_molecules_whole(inplace=True)
-    if hidden:
-        traj = traj.atom_slice(dry)
+def _movie(
+    traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str, Any], boxed: bool, liquid: bool, hidden: int
+) -> Movie:
     atoms = list(traj.topology.atoms)
-    heavy = [a.index for a in atoms if a.element is None or a.element.symbol != "H"]
-    traj.superpose(traj, 0, atom_indices=heavy if len(heavy) > 2 else None)
-    elements = tuple(a.element.symbol if a.element is not None else "" for a in atoms)
-    positions = _principal(np.asarray(traj.xyz, dtype=np.float64))
+    elements = tuple(_symbol(a) for a in atoms)
+    group = images.molecules_of(traj.topology)
+    if boxed:
+        images.gather(traj, group, liquid)
+    if liquid:
+        positions = np.asarray(traj.xyz, dtype=np.float64)
+    else:
+        held = group == images.largest(group) if boxed else np.ones(len(atoms), bool)
+        heavy = np.flatnonzero(held & (np.array(elements) != "H"))
+        traj.superpose(traj, 0, atom_indices=heavy if len(heavy) > 2 else None)
+        positions = _principal(np.asarray(traj.xyz, dtype=np.float64))
 
     def noted(name: str) -> np.ndarray | None:
         values = notes.get(name)
@@ -128,13 +187,14 @@ def _movie(traj: Any, index: np.ndarray, keep: tuple[int, ...], notes: dict[str,
         positions=positions,
         elements=elements,
         names=tuple(f"{a.residue.name} {a.residue.resSeq} {a.name}" for a in atoms),
-        bonds=_bonds(traj.topology, elements, positions[0]),
+        bonds=_bonds(traj.topology, elements, positions[0], boxed),
         index=index,
         keep=keep,
         time=np.asarray(traj.time, dtype=float) if time is None else time,
         cvs=noted("cvs"),
         walker=noted("walker"),
         hidden=hidden,
+        liquid=liquid,
     )
 
 
@@ -151,11 +211,12 @@ _COVALENT = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.
 """Covalent radii, nm (Cordero et al., 2008, doi:10.1039/B801115J); 0.12 for the others."""
 
 
-def _bonds(topology: Any, elements: tuple[str, ...], positions: np.ndarray) -> np.ndarray:
-    """Bonds of the topology; an atom that has none there gets those that its distances suggest."""
+def _bonds(topology: Any, elements: tuple[str, ...], positions: np.ndarray, boxed: bool) -> np.ndarray:
+    """Bonds of the topology; an atom that has none there gets those that its distances suggest, but ions in a box."""
     bonds = {(min(a.index, b.index), max(a.index, b.index)) for a, b in topology.bonds}
     radii = np.array([_COVALENT.get(e, 0.12) for e in elements])
-    for i in set(range(len(elements))) - {atom for bond in bonds for atom in bond}:
+    ions = {a.index for a in topology.atoms if boxed and a.residue.n_atoms == 1}
+    for i in set(range(len(elements))) - {atom for bond in bonds for atom in bond} - ions:
         distance = np.linalg.norm(positions - positions[i], axis=1)
         for j in np.flatnonzero(distance < 1.25 * (radii + radii[i])):
             if i != j:

@@ -61,7 +61,7 @@ def page(data: RunData) -> str:
 
 def _movie(data: RunData, budget: int) -> tuple[dict[str, Any] | None, str]:
     """The moving molecule as data and as HTML, or the sentence that says why there is none."""
-    why = "The run directory has no trajectory, so there is no molecule to show."
+    why = data.unseen
     if data.movie is not None:
         try:
             return encoded(data.movie, budget), sections.stage(data.movie)

@@ -37,7 +37,9 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
             profiles?: [{axis: 0 | 1, free_energy: [...], error: [...]}]
         convergence: [{fraction, time_ns, values: {name: {value, error}}}]       time of all walkers together
         frames?: {cvs: [[one per axis], ...], time_ps: [...], walker: [...]}     one entry a trajectory frame
-        facts: {name: number | str}       a suffix is the unit: temperature_K, dt_fs, total_time_ns, wall_time_s
+        solute: {atoms: [[first, behind the last], ...]}         ranges of atoms; none where all is water and ions
+        used_from_ps: number                        before it the estimates use nothing
+        facts: {name: number | str | list}  a suffix is the unit: temperature_K, dt_fs, total_time_ns, wall_time_s
         cite: [{what, text, doi}]
 
     Raises InputError where the directory is no run directory, or where a file in it cannot be understood.
@@ -46,15 +48,17 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
     if not any((directory / name).exists() for name in _KNOWN):
         raise InputError(Problem(str(directory), f"is no run directory: it holds none of {', '.join(_KNOWN)}"))
     results = _read_results(directory / "results.json")
-    landscape, frames = results["landscape"], results.pop("frames")
+    landscape, frames, solute = results["landscape"], results.pop("frames"), results.pop("solute")
     keep = [m.frame for m in landscape.minima if m.frame is not None] if landscape else []
+    movie = read_movie(directory, keep, frames, solute)
     return RunData(
         directory=directory,
         versions={k: str(v) for k, v in _read_json(directory / "versions.json").items()},
         resolved=_read_text(directory / "resolved.toml"),
         log=_read_log(directory / "log.csv"),
         cvs=_read_cvs(directory / "arrays.h5", landscape, walkers, points),
-        movie=read_movie(directory, keep, frames),
+        movie=None if isinstance(movie, str) else movie,
+        unseen=movie if isinstance(movie, str) else "",
         **results,
     )
 
@@ -69,6 +73,8 @@ def _read_results(path: Path) -> dict[str, Any]:
         ("landscape", "landscape", _landscape, None, "an object with axes, free_energy, error and minima"),
         ("convergence", "convergence", _convergence, (), "a list of {time_ns, values: {name: {value, error}}}"),
         ("frames", "frames", _frames, {}, "an object of the lists cvs, time_ps and walker, one entry a frame"),
+        ("solute", "solute", _solute, None, "an object with atoms, a list of ranges"),
+        ("used_from_ps", "used_from", _number, 0.0, "a number"),
         ("facts", "facts", _object, {}, "an object"),
         ("cite", "cite", lambda rows: tuple(map(_object, rows)), (), "a list of {what, text, doi}"),
     )
@@ -130,6 +136,12 @@ def _frames(value: Any) -> dict[str, np.ndarray]:
         if values.ndim != lists[key]:
             raise ValueError(f"{key} is of shape {values.shape}")
     return found
+
+
+def _solute(value: Any) -> np.ndarray:
+    """The atoms in the ranges, in their order."""
+    rows = [(int(first), int(behind)) for first, behind in _object(value)["atoms"]]
+    return np.unique(np.concatenate([np.zeros(0, int), *(np.arange(*row) for row in rows)]))
 
 
 def _number(value: Any) -> float:

@@ -87,7 +87,10 @@ class Series:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run directory, read. ``None`` or empty is what the run did not write."""
+    """A run directory, read. ``None`` or empty is what the run did not write.
+
+    unseen: why there is no movie. used_from: ps, before which the estimates use nothing.
+    """
 
     directory: Path
     recipe: str = ""
@@ -102,3 +105,5 @@ class RunData:
     log: dict[str, np.ndarray] = field(default_factory=dict)
     cvs: Series | None = None
     movie: Movie | None = None
+    unseen: str = ""
+    used_from: float = 0.0

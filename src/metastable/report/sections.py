@@ -1,4 +1,4 @@
-"""The sections of the page, from the _headline to what to cite."""
+"""The sections of the page, from the headline to what to cite."""
 
 import math
 from html import escape
@@ -98,10 +98,11 @@ def _headline(data: RunData) -> str:
 
 def stage(movie: Movie) -> str:
     """The molecule and its controls."""
-    water = f" {movie.hidden} atoms of water are left out." if movie.hidden else ""
+    water = f" {number(movie.hidden)} atoms of water and ions are left out." if movie.hidden else ""
+    heading = "The liquid in its box" if movie.liquid else "The molecule"
     return (
-        '<figure class="card molecule"><h3>The molecule</h3><div class="stage">'
-        f'<canvas id="molecule" tabindex="0" role="img" aria-label="The molecule, {len(movie.elements)} atoms, as '
+        f'<figure class="card molecule"><h3>{heading}</h3><div class="stage">'
+        f'<canvas id="molecule" tabindex="0" role="img" aria-label="{heading}, {len(movie.elements)} atoms, as '
         "balls and sticks. Arrow keys turn it, plus and minus zoom, space plays, comma and full stop step through the "
         'frames, Home resets the view." aria-describedby="frame-label"></canvas><output class="tip" hidden></output>'
         '<noscript><p class="absent">The moving molecule needs JavaScript.</p></noscript></div>'
