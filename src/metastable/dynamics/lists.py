@@ -63,8 +63,8 @@ def regrown(before: Any, after: Any, room: float = 1.25) -> Any:
     The lists are made of the frames of which they were made, so that what follows is what an ample list had given.
     One system only. See :func:`metastable.core.pairs.enlarged`, also for what it raises.
     """
-    grown = [enlarged(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)]
-    return eqx.tree_at(lists, before, grown, is_leaf=_is_list)
+    grown = iter([enlarged(old, new, room) for old, new in zip(lists(before), lists(after), strict=True)])
+    return jax.tree.map(lambda x: next(grown) if _is_list(x) else x, before, is_leaf=_is_list)
 
 
 def _is_list(x: Any) -> bool:
