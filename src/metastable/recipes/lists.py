@@ -54,9 +54,12 @@ class Lists:
 
         Raises InputError where no list can be large enough: the box has become too small.
         """
-        if not overflowed(after) or not np.isfinite(np.asarray(after.walkers.frame.positions)).all():
-            return None  # a runaway is found out, and told, elsewhere
+        if not overflowed(after):
+            return None
         (pairs,) = lists(after)
+        full = int(jnp.max(pairs.count)) > len(self.pairs.index)
+        if not full and not np.isfinite(np.asarray(after.walkers.frame.positions)).all():
+            return None  # a runaway, which is found out, and told, elsewhere
         worst = dataclasses.replace(
             self.pairs, count=jnp.max(pairs.count), crowd=jnp.max(pairs.crowd), overflow=jnp.asarray(True)
         )
