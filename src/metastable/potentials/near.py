@@ -38,7 +38,7 @@ class PairPotential(eqx.Module):
     law: Law = eqx.field(static=True)
     cutoff: float = eqx.field(static=True)
     features: tuple[Float[Array, " atoms"], ...] = eqx.field(default=(), converter=lambda f: tuple(map(leaf, f)))
-    parameters: Any = ()
+    parameters: Any = eqx.field(default=(), converter=lambda parameters: jax.tree.map(leaf, parameters))
     excluded: Index = eqx.field(static=True, default=(), converter=lambda index: Index(index, 2))
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:

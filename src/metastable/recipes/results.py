@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metastable.core.axis import Axis
+from metastable.core.units import bar
 from metastable.cvs.variable import Variable
 from metastable.estimate.correlation import statistical_inefficiency
 from metastable.estimate.density import Density, free_energy
+from metastable.estimate.fluctuations import mass_density
 from metastable.estimate.landscape import Landscape
 from metastable.io.molecules import Molecule
+from metastable.io.structures import WATER
 from metastable.loops.checkpoint import write_atomically
 from metastable.recipes.plan import Plan
 
@@ -67,16 +71,48 @@ def write_results(
     results: dict[str, Any] = {"recipe": recipe, "title": plan.title}
     results["estimates"] = [_mean("temperature", used["temperature"], "K"),
                             _mean("potential energy", used["potential"], "kJ/mol")]  # fmt: skip
+    if "volume" in used:
+        density = mass_density(used["volume"], molecule.system.masses.sum())
+        entry = {"name": "density", "value": density.value, "error": density.error, "unit": density.unit}
+        results["estimates"].append(entry)
+        results["solute"] = {"atoms": _ranges(solute(molecule))}
     if found is not None:
         results["estimates"] = _estimates(found) + results["estimates"]
         results["landscape"] = _landscape(found, frames)
         results["convergence"] = _convergence(found, arrays["time"][-1] / 1e3, used["time"][0] / 1e3)
     results["frames"] = frames
+    results["used_from_ps"] = used["time"][0]
     results["facts"] = _facts(plan, molecule, arrays)
     cited = (*cite, "dynamics", "force field")
     results["cite"] = [dict(zip(("what", "text", "doi"), _CITE[c], strict=True)) for c in cited]
     text = json.dumps(_plain(results), indent=1, allow_nan=False)
     write_atomically(directory / "results.json", (text + "\n").encode())
+
+
+def solute(molecule: Molecule) -> np.ndarray:
+    """The atoms that are neither of water nor ions of one atom."""
+    water, ion = _solvent(molecule)
+    return np.flatnonzero(~(water | ion))
+
+
+def _solvent(molecule: Molecule) -> tuple[np.ndarray, np.ndarray]:
+    """Which atoms are of water, and which are charged and have no other in their residue."""
+    edges = _edges(molecule)
+    water = np.isin(molecule.system.topology.residue_names, WATER)
+    return water, edges[:-1] & edges[1:] & (np.abs(molecule.system.charges) > 0.1)
+
+
+def _edges(molecule: Molecule) -> np.ndarray:
+    """Whether a residue begins, before each atom and behind the last."""
+    topology = molecule.system.topology
+    residues = zip(topology.chain_ids, topology.residue_ids, topology.residue_names, strict=True)
+    return np.array([a != b for a, b in pairwise([None, *residues, None])])
+
+
+def _ranges(atoms: np.ndarray) -> list[list[int]]:
+    """Stretches of numbers without a gap, each as (first, behind the last)."""
+    pieces = np.split(atoms, np.flatnonzero(np.diff(atoms) > 1) + 1) if len(atoms) else []
+    return [[int(piece[0]), int(piece[-1]) + 1] for piece in pieces]
 
 
 def _estimates(found: Landscape) -> list[dict[str, Any]]:
@@ -164,7 +200,7 @@ def _frames(plan: Plan, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _facts(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     steps = int(arrays["step"][-1]) if len(arrays["step"]) else 0
-    return dict(plan.facts) | {
+    found = dict(plan.facts) | {
         "atoms": len(molecule.system),
         "temperature_K": plan.temperature,
         "dt_fs": plan.dt * 1e3,
@@ -174,6 +210,23 @@ def _facts(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dic
         "discarded": f"the first {plan.discard:.0%} of the run",
         "seed": plan.seed,
     }
+    return found if molecule.frame.box is None else found | _facts_of_box(plan, molecule, arrays)
+
+
+def _facts_of_box(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What fills the box and how it is held. Its lengths are the mean ones, where all of them change alike."""
+    box: Any = molecule.frame.box
+    start, sides = np.linalg.det(np.asarray(box, float)), np.linalg.norm(np.asarray(box, float), axis=1)
+    volumes = kept(plan, arrays)["volume"]
+    water, ion = _solvent(molecule)
+    found: dict[str, Any] = {"waters": int(np.sum(water & _edges(molecule)[:-1])), "ions": int(np.sum(ion))}
+    if plan.pressure is None or plan.coupling == "isotropic":
+        found["mean_box_nm"] = sides * np.mean(np.cbrt(volumes / start))
+    else:
+        found["mean_volume_nm3"] = volumes.mean()
+    if plan.pressure is not None:
+        found |= {"pressure_bar": plan.pressure / bar, "barostat": f"{plan.barostat}, {plan.coupling}"}
+    return found
 
 
 def _names(found: Landscape) -> list[str]:

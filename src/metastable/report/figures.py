@@ -7,10 +7,11 @@ import numpy as np
 
 from metastable.report.notation import Shown, number, plus_minus, shown, symbol
 from metastable.report.plot import Panel, spread
-from metastable.report.rundata import Landscape, Profile, RunData, Series
+from metastable.report.rundata import Landscape, Profile, RunData, Series, Trace
 from metastable.report.surface import area, mark
 
 _STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
+_FEW = 8
 
 
 def figure(title: str, drawing: str, caption: str, *, before: str = "") -> str:
@@ -90,6 +91,37 @@ def trace_figures(cvs: Series) -> list[str]:
         drawn.append(figure(f"{symbol(name)} in time", drawing, f"{len(time)} points of each walker.",
                             before=_legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
     return drawn
+
+
+def equilibration_figure(trace: Trace, data: RunData) -> str:
+    """A quantity against time over the whole run: what the estimates leave out is shaded, their result is a band."""
+    (time, unit), walkers = _time(trace.time), trace.walkers.shape[1]
+    factor = time[-1] / trace.time[-1]
+    mean, many = trace.walkers.mean(1), 1 < walkers <= _FEW
+    shown_unit = trace.unit.replace("^3", "³")
+    found = next((q for q in data.quantities if q.name == trace.name and math.isfinite(q.value)), None)
+    band = found.value + np.array([-1, 1]) * np.nan_to_num(found.error) if found is not None else mean[:0]
+    lo, hi = spread(trace.walkers if many else mean, band)
+    left = max(58.0, 30 + 8.0 * max(len(number(float(f"{y:.3g}"))) for y in (lo, hi)))
+    panel = Panel((0.0, float(time[-1])), (lo, hi), left=left)
+    parts = [panel.axes(f"time ({unit})", f"{trace.name} ({shown_unit})")]
+    told = []
+    if 0 < data.used_from <= trace.time[-1]:
+        parts.insert(0, panel.shade(0.0, data.used_from * factor))
+        told.append("Shaded: left out of the estimates.")
+    parts += [panel.line(time, trace.walkers[:, w], "thin s1") for w in range(walkers * many)]
+    parts.append(panel.line(time, mean, "s1"))
+    if found is not None:
+        kept = np.array([data.used_from * factor, time[-1]])
+        parts.append(panel.band(kept, np.full(2, band[0]), np.full(2, band[1]), "s2"))
+        parts.append(panel.line(kept, np.full(2, found.value), "estimate s2"))
+    drawing = panel.svg(f"{trace.name} in {shown_unit} against time", *parts)
+    of = "" if walkers == 1 else f" of {walkers} walkers"
+    told.insert(0, f"The mean{of}; each point is that of {trace.records} records." if trace.records > 1 else
+                f"The mean{of}, record by record." if of else "Record by record.")  # fmt: skip
+    told += ["Thin: each walker."] * many
+    names = ["run"] + [f"estimate, {plus_minus(found.value, found.error, found.unit)}"] * (found is not None)
+    return figure(f"{trace.name.capitalize()} in time", drawing, " ".join(told), before=_legend(names))
 
 
 def _legend(names: list[str]) -> str:

@@ -15,6 +15,7 @@ _SUFFIXES = {
     "_kJ_mol": "kJ/mol",
     "_ns_per_day": "ns/day", "ns_per_day": "ns/day", "_per_ps": "/ps", "_per_ns": "/ns", "_per_nm": "/nm",
     "_K": "K", "_fs": "fs", "_ps": "ps", "_ns": "ns", "_nm": "nm", "_s": "s", "_Da": "Da",
+    "_nm3": "nm³", "_bar": "bar",
 }  # fmt: skip
 _LABELS = {
     "dt": "Time step", "": "Speed", "total_time": "Total time", "wall_time": "Wall time",
@@ -50,9 +51,10 @@ def number(value: float, places: int | None = None) -> str:
 
 def plus_minus(value: float, error: float, unit: str = "") -> str:
     """``8.2 ± 0.3 kJ/mol``; ``25 502 frames`` or ``8.2 kJ/mol`` where there is no error."""
+    unit = unit.replace("^3", "³")
     if value == 0 and not error > 0:
         return f"0 {unit}".rstrip()  # zero by definition
-    if math.isfinite(error) and error > 0:
+    if math.isfinite(error) and error > 1e-9 * abs(value):  # a lesser one is rounding
         text = number(value, _decimals(error))
         text += f" ± {number(error, _decimals(error))}" if math.isfinite(value) else ""
     else:
@@ -80,6 +82,8 @@ def fact(name: str, value: object) -> tuple[str, str]:
         text = {True: "yes", False: "no", None: "–"}[value]
     elif isinstance(value, int | float) and stem != "seed":
         text = number(value)
+    elif stem.endswith("box") and isinstance(value, list):
+        text = " × ".join(number(float(side)) for side in value)
     else:
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return label, f"{text} {unit}".strip()

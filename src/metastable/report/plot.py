@@ -66,6 +66,14 @@ class Panel:
             parts.append(f'<text {place} class="mid name">{escape(text)}</text>')
         return "".join(parts)
 
+    def shade(self, low: float, high: float) -> str:
+        """A stretch of the x axis, darkened."""
+        left, right = self.px(low), self.px(high)
+        return (
+            f'<rect class="shade" x="{coordinate(left)}" y="{coordinate(self.top)}" '
+            f'width="{coordinate(right - left)}" height="{coordinate(self.height - self.bottom - self.top)}"/>'
+        )
+
     def line(self, x: np.ndarray, y: np.ndarray, style: str) -> str:
         """A line, broken where y is not a number."""
         return f'<path class="line {style}" d="{self._path(x, y)}"/>'

@@ -14,7 +14,8 @@ import numpy as np
 
 from metastable.core.errors import InputError, Problem
 from metastable.report.movie import read_movie
-from metastable.report.rundata import Coordinate, Landscape, Minimum, Part, Profile, Quantity, RunData, Series
+from metastable.report.rundata import Coordinate, Landscape, Minimum, Part, Profile, Quantity, RunData
+from metastable.report.traces import read_cvs, read_traces
 
 _KNOWN = ("results.json", "resolved.toml", "log.csv", "arrays.h5", "topology.pdb")
 
@@ -56,7 +57,8 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
         versions={k: str(v) for k, v in _read_json(directory / "versions.json").items()},
         resolved=_read_text(directory / "resolved.toml"),
         log=_read_log(directory / "log.csv"),
-        cvs=_read_cvs(directory / "arrays.h5", landscape, walkers, points),
+        cvs=read_cvs(directory / "arrays.h5", landscape, walkers, points),
+        traces=read_traces(directory / "arrays.h5"),
         movie=None if isinstance(movie, str) else movie,
         unseen=movie if isinstance(movie, str) else "",
         **results,
@@ -218,46 +220,3 @@ def _cell(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
-
-
-def _read_cvs(path: Path, landscape: Landscape | None, walkers: int, points: int) -> Series | None:
-    """``/observables/cvs`` of an H5MD file as far as the run got, thinned.
-
-    Names and units are the attributes ``names`` and ``units`` of the group, or those of the landscape's axes.
-    """
-    if not path.exists():
-        return None
-    import h5py
-
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            found = _thinned(file.get("observables/cvs"), walkers, points)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        message = f"cannot be read: {error}: take it away, and the page is made without it"
-        raise InputError(Problem(str(path), message)) from error
-    if found is None:
-        return None
-    time, values, chosen, told = found
-    columns = values.shape[-1]
-    axes = landscape.axes if landscape and len(landscape.axes) == columns else ()
-    names, units = [a.label for a in axes], [a.unit for a in axes]
-    names, units = (t if len(t) == columns else own for t, own in zip(told, (names, units), strict=True))
-    names = names or [f"CV {i + 1}" for i in range(columns)]
-    return Series(time, values, chosen, tuple(names), tuple(units or [""] * columns))
-
-
-def _thinned(group: Any, walkers: int, points: int) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], list] | None:
-    """Times, values, the walkers that were chosen, and what the group says of its names and units."""
-    if group is None:
-        return None
-    value, time = group["value"], np.asarray(group["time"], dtype=float)
-    frames, replicas, _ = value.shape
-    time = time if time.ndim else time * np.arange(frames)  # H5MD: a scalar is the increment
-    reached = int(np.count_nonzero(np.isfinite(time)))
-    if not reached:
-        return None
-    stride = max(1, reached // points)
-    chosen = sorted({round(i) for i in np.linspace(0, replicas - 1, min(walkers, replicas))})
-    values = np.asarray(value[:reached:stride, chosen, :], dtype=float)
-    told = [[str(x) for x in group.attrs.get(key, ())] for key in ("names", "units")]
-    return time[:reached:stride], values, tuple(chosen), told

@@ -86,6 +86,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """One quantity in time. time: ps, (points,); walkers: (points, walkers), means of so many ``records`` each."""
+
+    name: str
+    unit: str
+    time: np.ndarray
+    walkers: np.ndarray
+    records: int
+
+
+@dataclass(frozen=True)
 class RunData:
     """A run directory, read. ``None`` or empty is what the run did not write.
 
@@ -104,6 +115,7 @@ class RunData:
     resolved: str = ""
     log: dict[str, np.ndarray] = field(default_factory=dict)
     cvs: Series | None = None
+    traces: tuple[Trace, ...] = ()
     movie: Movie | None = None
     unseen: str = ""
     used_from: float = 0.0

@@ -15,7 +15,8 @@ STAGE = "<!--stage-->"
 """Where the molecule goes."""
 
 _ORDER = (
-    "molecule", "atoms", "force_field", "solvent", "temperature_K", "integrator", "thermostat", "dt_fs", "walkers",
+    "molecule", "atoms", "waters", "ions", "force_field", "solvent", "mean_box_nm", "mean_volume_nm3", "temperature_K",
+    "pressure_bar", "barostat", "integrator", "thermostat", "dt_fs", "walkers",
     "steps", "total_time_ns", "ns_per_day", "wall_time_s", "precision", "device", "seed",
 )  # fmt: skip
 
@@ -27,6 +28,7 @@ def body(data: RunData, kT: float | None) -> str:
         f'<section class="triptych" aria-label="Structure and free energy">{STAGE}{_landscape(data)}</section>',
         f'<div class="pair">{_states(data)}{_estimates(data)}</div>',
         _profiles(data, kT),
+        _equilibration(data),
         _sampling(data),
         _facts(data),
         _cite(data),
@@ -181,8 +183,18 @@ def _profiles(data: RunData, kT: float | None) -> str:
     return _section("profiles", "Profiles", f'<div class="pair">{drawn}</div>')
 
 
+def _equilibration(data: RunData) -> str:
+    """Where the density was recorded; the potential energy alone stands among the figures of the sampling."""
+    if len(data.traces) < 2:
+        return ""
+    drawn = "".join(figures.equilibration_figure(trace, data) for trace in data.traces)
+    return _section("equilibration", "Equilibration", f'<div class="pair">{drawn}</div>')
+
+
 def _sampling(data: RunData) -> str:
     drawn = [figures.convergence_figure(data), figures.bias_figure(data)]
+    if len(data.traces) == 1:
+        drawn.append(figures.equilibration_figure(data.traces[0], data))
     drawn = [d for d in drawn if d] + (figures.trace_figures(data.cvs) if data.cvs is not None else [])
     missing = [
         text
@@ -217,7 +229,8 @@ def _facts(data: RunData) -> str:
     names = sorted(data.facts, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
     entries = [fact(n, data.facts[n]) for n in names]
     temperature = data.log.get("temperature_K")
-    if temperature is not None and np.isfinite(temperature).any():
+    estimated = any(q.name == "temperature" for q in data.quantities)
+    if temperature is not None and np.isfinite(temperature).any() and not estimated:
         entries.append(("Mean temperature", f"{number(float(np.nanmean(temperature)), 1)} K"))
     entries += [(name, version) for name, version in data.versions.items()]
     if not entries:
