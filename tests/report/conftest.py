@@ -157,3 +157,79 @@ def _write_arrays(path, random, walkers):
 @pytest.fixture(scope="session")
 def run_directory(tmp_path_factory):
     return write_synthetic_run(tmp_path_factory.mktemp("run"))
+
+
+def water_box(count, side, random):
+    """Three atoms for each water, on a grid of the box, turned at random, and what a topology needs of them."""
+    cells = math.ceil(count ** (1 / 3))
+    grid = (np.array(list(np.ndindex(cells, cells, cells))[:count]) + 0.5) * side / cells
+    bonds = random.normal(size=(count, 2, 3))
+    bonds[:, 1] = np.cross(bonds[:, 0], bonds[:, 1])  # at right angles: near enough
+    bonds *= 0.0957 / np.linalg.norm(bonds, axis=-1, keepdims=True)
+    return np.concatenate([grid[:, None], grid[:, None] + bonds], 1).reshape(-1, 3)
+
+
+def write_solvated_run(directory: Path, waters: int, *, side=2.4, frames=8, solute=True, ions=2) -> Path:
+    """The synthetic run in a cube of water: every atom wrapped by itself, the solute in a corner, all of it drifting.
+
+    Frame i shows the molecule as frame 5 i of the synthetic run does. The box grows by a hundredth over the run.
+    """
+    write_synthetic_run(directory)
+    random = np.random.default_rng(7)
+    dry = mdtraj.load(str(directory / "trajectory.xtc"), top=str(directory / "topology.pdb"))
+    topology, positions = mdtraj.Topology(), []
+    if solute:
+        topology = dry.topology.copy()
+        positions.append(np.zeros((22, 3)))
+    chain = topology.add_chain()
+    for _ in range(waters):
+        residue = topology.add_residue("HOH", chain)
+        o, *h = (topology.add_atom(n, mdtraj.element.get_by_symbol(n[0]), residue) for n in ("O", "H1", "H2"))
+        for atom in h:
+            topology.add_bond(o, atom)
+    positions.append(water_box(waters, side, random))
+    for _ in range(ions):
+        topology.add_atom("Na", mdtraj.element.sodium, topology.add_residue("NA", chain))
+    positions.append(side * random.random((ions, 3)))
+    still, boxes = np.concatenate(positions), side * np.linspace(1, 1.01, frames)
+    moving = np.repeat(still[None], frames, 0)
+    if solute:
+        moving[:, :22] = dry.xyz[5 * np.arange(frames) % 60]
+    moving = (moving + 0.3 * np.arange(frames)[:, None, None]) % boxes[:, None, None]
+    sides, right = np.repeat(boxes[:, None], 3, 1), np.full((frames, 3), 90.0)
+    traj = mdtraj.Trajectory(moving, topology, 10.0 * np.arange(frames), sides, right)
+    traj[0].save_pdb(str(directory / "topology.pdb"))
+    traj.save_xtc(str(directory / "trajectory.xtc"))
+    _write_thermo(directory / "arrays.h5", random)
+    results = json.loads((directory / "results.json").read_text())
+    results["frames"] = {name: values[:frames] for name, values in results["frames"].items()}
+    for minimum in results["landscape"]["minima"]:
+        minimum["frame"] = minimum["frame"] // 5 if minimum["frame"] // 5 < frames else None
+    results["solute"] = {"atoms": [[0, 22]] if solute else []}
+    results["used_from_ps"] = 200.0
+    results["estimates"].append({"name": "density", "value": 998.2, "error": 1.4, "unit": "kg/m^3"})
+    (directory / "results.json").write_text(json.dumps(results))
+    return directory
+
+
+def _write_thermo(path, random):
+    """Volumes of 6 walkers that shrink to 13.8 nm^3, of 8300 Da, and potential energies, where the CVs are."""
+    with h5py.File(path, "r+") as file:
+        time = np.asarray(file["observables/cvs/time"])
+        relaxing = np.exp(-time / 50)[:, None]
+        noise = random.normal(size=(2, len(time), 6))
+        series = {"volume": 13.8 + 1.2 * relaxing + 0.1 * noise[0], "potential": -9400 - 800 * relaxing + 60 * noise[1]}
+        for name, values in series.items():
+            group = file.create_group(f"observables/{name}")
+            group["value"], group["time"], group["step"] = values, time, file["observables/cvs/step"][:]
+        file["observables/volume"].attrs["mass"] = 8300.0
+
+
+@pytest.fixture(scope="session")
+def solvated_directory(tmp_path_factory):
+    return write_solvated_run(tmp_path_factory.mktemp("solvated") / "run", 400)
+
+
+@pytest.fixture(scope="session")
+def liquid_directory(tmp_path_factory):
+    return write_solvated_run(tmp_path_factory.mktemp("liquid") / "run", 216, side=1.9, solute=False)

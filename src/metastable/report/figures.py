@@ -98,13 +98,13 @@ def equilibration_figure(trace: Trace, data: RunData) -> str:
     (time, unit), walkers = _time(trace.time), trace.walkers.shape[1]
     factor = time[-1] / trace.time[-1]
     mean, many = trace.walkers.mean(1), 1 < walkers <= _FEW
-    shown_unit = trace.unit.replace("^3", "³")
+    title = f"{trace.name} ({trace.unit.replace('^3', '³')})"
     found = next((q for q in data.quantities if q.name == trace.name and math.isfinite(q.value)), None)
     band = found.value + np.array([-1, 1]) * np.nan_to_num(found.error) if found is not None else mean[:0]
     lo, hi = spread(trace.walkers if many else mean, band)
     left = max(58.0, 30 + 8.0 * max(len(number(float(f"{y:.3g}"))) for y in (lo, hi)))
     panel = Panel((0.0, float(time[-1])), (lo, hi), left=left)
-    parts = [panel.axes(f"time ({unit})", f"{trace.name} ({shown_unit})")]
+    parts = [panel.axes(f"time ({unit})", title)]
     told = []
     if 0 < data.used_from <= trace.time[-1]:
         parts.insert(0, panel.shade(0.0, data.used_from * factor))
@@ -115,7 +115,7 @@ def equilibration_figure(trace: Trace, data: RunData) -> str:
         kept = np.array([data.used_from * factor, time[-1]])
         parts.append(panel.band(kept, np.full(2, band[0]), np.full(2, band[1]), "s2"))
         parts.append(panel.line(kept, np.full(2, found.value), "estimate s2"))
-    drawing = panel.svg(f"{trace.name} in {shown_unit} against time", *parts)
+    drawing = panel.svg(f"{title} against time", *parts)
     of = "" if walkers == 1 else f" of {walkers} walkers"
     told.insert(0, f"The mean{of}; each point is that of {trace.records} records." if trace.records > 1 else
                 f"The mean{of}, record by record." if of else "Record by record.")  # fmt: skip

@@ -52,6 +52,7 @@ def number(value: float, places: int | None = None) -> str:
 def plus_minus(value: float, error: float, unit: str = "") -> str:
     """``8.2 ± 0.3 kJ/mol``; ``25 502 frames`` or ``8.2 kJ/mol`` where there is no error."""
     unit = unit.replace("^3", "³")
+    unit = unit.replace("^3", "³")
     if value == 0 and not error > 0:
         return f"0 {unit}".rstrip()  # zero by definition
     if math.isfinite(error) and error > 1e-9 * abs(value):  # a lesser one is rounding
