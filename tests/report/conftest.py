@@ -225,6 +225,12 @@ def _write_thermo(path, random):
         file["observables/volume"].attrs["mass"] = 8300.0
 
 
+@pytest.fixture
+def write_run(tmp_path):
+    """``write_solvated_run`` into a new directory."""
+    return lambda *args, **options: write_solvated_run(tmp_path / "run", *args, **options)
+
+
 @pytest.fixture(scope="session")
 def solvated_directory(tmp_path_factory):
     return write_solvated_run(tmp_path_factory.mktemp("solvated") / "run", 400)

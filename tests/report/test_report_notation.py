@@ -23,10 +23,15 @@ NAN = float("nan")
         (1234.5, 12.0, "1234 ± 12"), (0.001234, 0.00005, "0.00123 ± 0.00005"), (-0.01, 0.3, "0.0 ± 0.3"),
         (3.2, NAN, "3.2"), (0.0, 0.0, "0"), (NAN, NAN, "–"), (12.0, 0.0951, "12.00 ± 0.10"), (12.0, 9.9, "12 ± 10"),
         (25502.0, NAN, "25\u202f502"), (512.3, 0.0, "512"), (-104.6, NAN, "−105"), (math.inf, NAN, "–"),
+        (100.0, 6e-16, "100"), (1.0, 6e-18, "1.0"),
     ],
 )  # fmt: skip
 def test_a_value_is_written_to_the_digit_that_its_error_reaches(value, error, text):
     assert plus_minus(value, error) == text
+
+
+def test_a_unit_has_its_exponent():
+    assert plus_minus(998.21, 1.4, "kg/m^3") == "998.2 ± 1.4 kg/m³"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,9 @@ def test_a_value_is_written_to_the_digit_that_its_error_reaches(value, error, te
         ("ns_per_day", 4100.0, "Speed", "4100 ns/day"), ("wall_time_s", 126.5, "Wall time", "2.1 min"),
         ("friction_per_ps", 1, "Friction", "1 /ps"), ("force_field", ["a.xml", "b.xml"], "Force field", "a.xml, b.xml"),
         ("steps", 2_500_000, "Steps", "2\u202f500\u202f000"), ("constrained", True, "Constrained", "yes"),
-        ("solvent", None, "Solvent", "–"),
+        ("solvent", None, "Solvent", "–"), ("pressure_bar", 1.0, "Pressure", "1 bar"),
+        ("mean_box_nm", [1.9477, 2, 3.0], "Mean box", "1.948 × 2 × 3 nm"),
+        ("mean_volume_nm3", 7.3894, "Mean volume", "7.389 nm³"),
     ],
 )  # fmt: skip
 def test_facts_are_written_with_their_units(name, value, label, text):

@@ -95,33 +95,38 @@ def trace_figures(cvs: Series) -> list[str]:
 
 def equilibration_figure(trace: Trace, data: RunData) -> str:
     """A quantity against time over the whole run: what the estimates leave out is shaded, their result is a band."""
-    (time, unit), walkers = _time(trace.time), trace.walkers.shape[1]
-    factor = time[-1] / trace.time[-1]
-    mean, many = trace.walkers.mean(1), 1 < walkers <= _FEW
-    title = f"{trace.name} ({trace.unit.replace('^3', '³')})"
-    found = next((q for q in data.quantities if q.name == trace.name and math.isfinite(q.value)), None)
-    band = found.value + np.array([-1, 1]) * np.nan_to_num(found.error) if found is not None else mean[:0]
-    lo, hi = spread(trace.walkers if many else mean, band)
+    time, unit = _time(trace.time)
+    mean, walkers = trace.walkers.mean(1), trace.walkers.T if 1 < trace.walkers.shape[1] <= _FEW else ()
+    found = [q for q in data.quantities if q.name == trace.name and math.isfinite(q.value)][:1]
+    bands = [q.value + np.array([-1, 1]) * np.nan_to_num(q.error) for q in found]
+    lo, hi = spread(mean, *walkers, *bands)
     left = max(58.0, 30 + 8.0 * max(len(number(float(f"{y:.3g}"))) for y in (lo, hi)))
     panel = Panel((0.0, float(time[-1])), (lo, hi), left=left)
-    parts = [panel.axes(f"time ({unit})", title)]
-    told = []
-    if 0 < data.used_from <= trace.time[-1]:
-        parts.insert(0, panel.shade(0.0, data.used_from * factor))
-        told.append("Shaded: left out of the estimates.")
-    parts += [panel.line(time, trace.walkers[:, w], "thin s1") for w in range(walkers * many)]
-    parts.append(panel.line(time, mean, "s1"))
-    if found is not None:
-        kept = np.array([data.used_from * factor, time[-1]])
-        parts.append(panel.band(kept, np.full(2, band[0]), np.full(2, band[1]), "s2"))
-        parts.append(panel.line(kept, np.full(2, found.value), "estimate s2"))
-    drawing = panel.svg(f"{title} against time", *parts)
-    of = "" if walkers == 1 else f" of {walkers} walkers"
-    told.insert(0, f"The mean{of}; each point is that of {trace.records} records." if trace.records > 1 else
-                f"The mean{of}, record by record." if of else "Record by record.")  # fmt: skip
-    told += ["Thin: each walker."] * many
-    names = ["run"] + [f"estimate, {plus_minus(found.value, found.error, found.unit)}"] * (found is not None)
-    return figure(f"{trace.name.capitalize()} in time", drawing, " ".join(told), before=_legend(names))
+    used = float(data.used_from * time[-1] / trace.time[-1])
+    shaded = bool(0 < used <= time[-1])
+    title = f"{trace.name} ({trace.unit.replace('^3', '³')})"
+    drawn = [panel.shade(0.0, used)] if shaded else []
+    drawn.append(panel.axes(f"time ({unit})", title))
+    drawn += [panel.line(time, walker, "thin s1") for walker in walkers]
+    drawn.append(panel.line(time, mean, "s1"))
+    names = ["run"]
+    for q, band in zip(found, bands, strict=True):
+        kept = np.array([used, time[-1]])
+        drawn.append(panel.band(kept, np.full(2, band[0]), np.full(2, band[1]), "s2"))
+        drawn.append(panel.line(kept, np.full(2, q.value), "estimate s2"))
+        names.append(f"estimate, {plus_minus(q.value, q.error, q.unit)}")
+    drawing = panel.svg(f"{title} against time", *drawn)
+    told = _told(trace, thin=len(walkers) > 0, shaded=shaded)
+    return figure(f"{trace.name.capitalize()} in time", drawing, told, before=_legend(names))
+
+
+def _told(trace: Trace, *, thin: bool, shaded: bool) -> str:
+    """What the lines of a figure of equilibration are."""
+    count = trace.walkers.shape[1]
+    told = f"The mean of {count} walkers" if count > 1 else "The walker"
+    told += f", and each of them (thin){';' if trace.records > 1 else ''}" if thin else "," * (trace.records > 1)
+    told += f" every point is the mean of {trace.records} records." if trace.records > 1 else "."
+    return told + " Shaded: left out of the estimates." * shaded
 
 
 def _legend(names: list[str]) -> str:
