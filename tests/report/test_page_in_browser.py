@@ -268,3 +268,41 @@ def test_a_page_with_a_part_missing_does_not_complain(browser, run_directory, tm
     browser.open(write_report(copy))
     assert browser.complaints() == []
     assert browser.run("return document.getElementById('trouble').hidden")
+
+
+@pytest.mark.parametrize(
+    ("run", "atoms", "bonds", "heading"),
+    [("solvated_directory", 22, 21, "The molecule"), ("liquid_directory", 650, 432, "The liquid in its box")],
+)
+def test_what_is_in_a_box_is_drawn_and_moves(browser, request, tmp_path, run, atoms, bonds, heading):
+    browser.open(write_report(request.getfixturevalue(run), tmp_path / "report.html"))
+    assert browser.wait("return document.getElementById('molecule').dataset.atoms") == str(atoms)
+    assert browser.run("return document.getElementById('molecule').dataset.bonds") == str(bonds)
+    assert browser.run("return document.querySelector('.molecule h3').textContent") == heading
+    share, edge = browser.run(
+        PAINTED
+        + """
+        let edge = 0;
+        for (let x = 0; x < c.width; x++) edge += (d[4 * x + 3] > 0) + (d[4 * (c.width * (c.height - 1) + x) + 3] > 0);
+        return [painted / (c.width * c.height), edge];"""
+    )
+    assert 0.02 < share < 0.6 and edge == 0  # all of it is on the stage
+    before = browser.run(PICTURE)
+    browser.run("document.getElementById('molecule').focus()")
+    press(browser, ".")
+    assert changed(browser, before)
+    assert browser.complaints() == []
+
+
+def test_shade_and_lines_of_the_equilibration_lie_in_their_plot(browser, solvated_directory, tmp_path):
+    browser.open(write_report(solvated_directory, tmp_path / "report.html"))
+    boxes = browser.run("""
+        const box = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.right, r.top, r.bottom]; };
+        return [...document.querySelectorAll('#equilibration svg')].map((svg) =>
+            [box(svg), [...svg.querySelectorAll('text, .line, .band, .shade')].map(box)]);""")
+    assert len(boxes) == 2
+    for (left, right, top, bottom), parts in boxes:
+        assert len(parts) > 15
+        assert all(a >= left - 1 and b <= right + 1 and c >= top - 1 and d <= bottom + 1 for a, b, c, d in parts)
+    paint = browser.run("return getComputedStyle(document.querySelector('#equilibration .shade')).fill")
+    assert paint not in ("none", "rgb(0, 0, 0)") and browser.complaints() == []

@@ -52,6 +52,19 @@ def test_a_liquid_is_drawn_in_its_box_each_molecule_whole(liquid_directory):
     assert (np.ptp(molecules, axis=1) > 0.8 * sides[:, None]).all()
 
 
+def test_sites_of_water_that_are_no_atoms_are_not_drawn(liquid_directory, tmp_path):
+    """Every second hydrogen made a site: no element, as write_topology leaves it."""
+    lines = (liquid_directory / "topology.pdb").read_text().splitlines()
+    sites = [line[:12] + " EPW TP4" + line[20:76] + "  " if " H2  HOH" in line else line.replace("HOH", "TP4")
+             for line in lines if not line.startswith("CONECT")]  # fmt: skip
+    (tmp_path / "topology.pdb").write_text("\n".join(sites))
+    shutil.copy(liquid_directory / "trajectory.xtc", tmp_path)
+    for solute in (None, np.zeros(0, int)):
+        movie = read_movie(tmp_path, [], {}, solute)
+        assert not isinstance(movie, str) and (len(movie.elements), movie.hidden) == (650 - 216, 0)
+        assert set(movie.elements) == {"O", "H", "Na"}
+
+
 def test_a_large_liquid_is_not_drawn_and_the_page_says_so(write_run):
     run = write_run(LIQUID // 3 + 1, solute=False, frames=3, ions=0)
     text = write_report(run).read_text(encoding="utf-8")
@@ -143,13 +156,14 @@ def test_the_page_shows_the_equilibration_and_what_is_left_out(solvated_director
     assert "Density in time" in section and "Potential energy in time" in section
     assert (
         "estimate, 998.2 ± 1.4 kg/m³" in section
-        and "The mean of 6 walkers, and each of them (thin); every point is the mean of 2 records." in section
+        and "The mean of 6 walkers, and each of them (thin); every point is the mean of 4 records." in section
     )
     assert section.count('class="line thin s1"') == 12
     for drawing in re.findall(r"<svg.*?</svg>", section):
         (left, width), frame = re.findall(r'class="shade" x="([\d.]+)".*?width="([\d.]+)"', drawing)[0], 460 - 14
         end = read_traces(solvated_directory / "arrays.h5")[0].time[-1]
         assert float(width) / (frame - float(left)) == pytest.approx(200 / end, abs=0.002)
+    assert "<b>998.2 ± 1.4<small> kg/m³</small></b><span>density</span>" in text
     assert "1202 atoms of water and ions are left out." in text
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from metastable.core.errors import InputError, Problem
+from metastable.io.structures import WATER
 from metastable.report import images
 
 LIQUID = 3000
@@ -82,29 +83,32 @@ def _read(
 ) -> Movie | str:
     import mdtraj
 
-    topology = mdtraj.load_topology(str(top))
-    atoms = _drawn(topology, solute)
-    part = topology.subset(atoms)
+    topology: Any = mdtraj.load_topology(str(top))
+    atoms, hidden = _drawn(topology, solute)
     boxed = _boxed(mdtraj.load_frame(str(path), 0, top=topology))
-    liquid = boxed and images.is_liquid(images.molecules_of(part))
+    liquid = boxed and images.is_liquid(images.molecules_of(topology.subset(atoms)))
     if liquid and len(atoms) > LIQUID:
         return f"Of a liquid {LIQUID} atoms are drawn at most, and this one has {len(atoms)}: it is not shown."
     limit = min(limit, max(1, _COORDINATES // len(atoms)))
     traj, index, keep = _load(path, topology, atoms, keep, limit)
-    return _movie(traj, index, keep, notes, boxed, liquid, topology.n_atoms - len(atoms))
+    return _movie(traj, index, keep, notes, boxed, liquid, hidden)
 
 
-def _drawn(topology: Any, solute: np.ndarray | None) -> np.ndarray:
-    """The atoms to draw: what is dissolved, or where nothing is, all but the sites of water that are no atoms."""
+def _drawn(topology: Any, solute: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """The atoms to draw, and how many are left out.
+
+    What is dissolved; where nothing is, all but the sites of water that are no atoms.
+    """
+    water = {r.index for r in topology.residues if r.is_water or r.name in WATER}
     if solute is None:
-        dry = [a.index for r in topology.residues if not r.is_water and r.n_atoms > 1 for a in r.atoms]
+        dry = [a.index for r in topology.residues if r.index not in water and r.n_atoms > 1 for a in r.atoms]
     elif len(solute) and solute[-1] >= topology.n_atoms:
         raise ValueError(f"results.json has atom {solute[-1]} in the solute, and there are {topology.n_atoms}")
     else:
         dry = solute
     if len(dry):
-        return np.asarray(dry, int)
-    return np.array([a.index for a in topology.atoms if not a.residue.is_water or _symbol(a)], int)
+        return np.asarray(dry, int), topology.n_atoms - len(dry)
+    return np.array([a.index for a in topology.atoms if a.residue.index not in water or _symbol(a)], int), 0
 
 
 def _symbol(atom: Any) -> str:

@@ -65,6 +65,8 @@ def _key_figures(data: RunData) -> list[tuple[str, str, str]]:
     if len(minima) > 1:
         value = plus_minus(minima[1].free_energy, minima[1].error)
         found.append((f"state {minima[1].name} above state {minima[0].name}", value, "kJ/mol"))
+    density = [q for q in data.quantities if q.name == "density"]
+    found += [("density", plus_minus(q.value, q.error), q.unit.replace("^3", "³")) for q in density]
     for name, label in (("total_time_ns", "simulated"), ("walkers", "walkers"), ("ns_per_day", "speed, all walkers")):
         value = data.facts.get(name)
         if isinstance(value, int | float):

@@ -69,7 +69,7 @@ def _times(group: Any, frames: int) -> tuple[np.ndarray, int]:
     return time, int(np.count_nonzero(np.isfinite(time)))
 
 
-def read_traces(path: Path, points: int = 300) -> tuple[Trace, ...]:
+def read_traces(path: Path, points: int = 120) -> tuple[Trace, ...]:
     """Density and potential energy in time, each point the mean of as many records as make ``points`` of them.
 
     The density is the attribute ``mass`` of the group ``volume`` over its values.
