@@ -211,7 +211,7 @@ def test_kept(x64):
     pairs = allocate(frame, 1.0, 0.2)
     keep = eqx.filter_jit(kept)
     for way, updates in ((0.05, 1), (0.15, 2)):
-        there = Frame(frame.positions.at[:, 1].add(way * (-1.0) ** jnp.arange(25)), frame.box, pairs)
+        there = Frame(frame.positions.at[:, 1].add(way * (-1.0) ** jnp.arange(60)), frame.box, pairs)
         new = keep(there)
         assert int(new.pairs.updates) == updates and np.array_equal(new.positions, there.positions)
         assert_right(new.pairs, frame if updates == 1 else there)
