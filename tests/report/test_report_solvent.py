@@ -150,6 +150,15 @@ def test_traces_end_where_the_run_has_got_to(solvated_directory, tmp_path):
     assert len(density.time) == len(energy.time) == 40 and np.isfinite(density.walkers).all()
 
 
+def test_the_density_in_a_box_that_stays_is_no_trace(solvated_directory, tmp_path):
+    run = shutil.copytree(solvated_directory, tmp_path / "run")
+    with h5py.File(run / "arrays.h5", "r+") as file:
+        file["observables/volume/value"][...] = np.float32(13.7)
+    assert [trace.name for trace in read_traces(run / "arrays.h5")] == ["potential energy"]
+    text = write_report(run).read_text(encoding="utf-8")
+    assert 'id="equilibration"' not in text and "Potential energy in time" in text
+
+
 def test_the_page_shows_the_equilibration_and_what_is_left_out(solvated_directory, tmp_path):
     text = write_report(solvated_directory, tmp_path / "page.html").read_text(encoding="utf-8")
     (section,) = re.findall(r'<section id="equilibration">(.*?)</section>', text)

@@ -72,7 +72,8 @@ def _times(group: Any, frames: int) -> tuple[np.ndarray, int]:
 def read_traces(path: Path, points: int = 120) -> tuple[Trace, ...]:
     """Density and potential energy in time, each point the mean of as many records as make ``points`` of them.
 
-    The density is the attribute ``mass`` of the group ``volume`` over its values.
+    The density is the attribute ``mass`` of the group ``volume`` over its values; no trace is of what stays
+    as it is: the density in a box that does.
     """
     found = []
     with _observables(path) as observables:
@@ -81,7 +82,7 @@ def read_traces(path: Path, points: int = 120) -> tuple[Trace, ...]:
             found.append(_trace("density", "kg/m^3", observables["volume"], points, mass / kg_m3))
         if "potential" in observables:
             found.append(_trace("potential energy", "kJ/mol", observables["potential"], points))
-    return tuple(trace for trace in found if trace is not None)
+    return tuple(t for t in found if t is not None and np.ptp(t.walkers) > 1e-6 * abs(t.walkers[0, 0]))
 
 
 def _trace(name: str, unit: str, group: Any, points: int, over: float | None = None) -> Trace | None:
