@@ -17,10 +17,11 @@ _AHEAD = 2.0  # times the longest way of the last step: the next step is hardly 
 class Listed(eqx.Module):
     """A sampler whose frames carry a list of near pairs.
 
-    After each step the list is made anew where the next step might take two atoms past the skin. An integrator that
-    looks at forces in the midst of a step (its state carries them) may find an atom there already; the list's
-    ``overflow`` then says that a pair may have been missed. :func:`overflowed` reads it on the host, between blocks,
-    and :func:`regrown` gives the state from which to repeat the block.
+    After each step the list is made anew where two atoms may be past the skin. An integrator that looks at forces in
+    the midst of a step (its state carries them) uses it farther on: there it is made anew before, where the next step
+    might take them past the skin, and ``overflow`` says that it did so sooner, and a pair may have been missed.
+    :func:`overflowed` reads it on the host, between blocks, and :func:`regrown` gives the state from which to repeat
+    the block.
 
     sampler: its states have a ``frame``. pairs: made by :func:`metastable.core.pairs.allocate`, or by the potential.
     """
@@ -38,13 +39,14 @@ class Listed(eqx.Module):
     def step(self, key: PRNGKeyArray, state: Any) -> Any:
         """One step of the sampler, and the list made anew if it must be."""
         old, new = state.frame, self.sampler.step(key, state)
-        way = jnp.sqrt(jnp.max(jnp.sum((new.frame.positions - old.positions) ** 2, -1)))
         late = old.pairs.stale(old)  # where something else moved the atoms, or the box, since the last step
+        margin = 0.0
         if getattr(new, "forces", None) is not None:
             late = late | old.pairs.stale(new.frame)
+            margin = _AHEAD * jnp.sqrt(jnp.max(jnp.sum((new.frame.positions - old.positions) ** 2, -1)))
         overflow = new.frame.pairs.overflow | late
         frame = eqx.tree_at(lambda f: f.pairs.overflow, new.frame, overflow)
-        return eqx.tree_at(lambda s: s.frame, new, kept(frame, _AHEAD * way))
+        return eqx.tree_at(lambda s: s.frame, new, kept(frame, margin))
 
 
 def lists(state: Any) -> list[Pairs]:
