@@ -115,6 +115,11 @@ def _variable(name: str, given: Any, molecule: Molecule, problems: list[Problem]
         return found
 
     before = len(problems)
+    if given.type == "volume":
+        if molecule.frame.box is None:
+            problems.append(Problem(where, "the molecule is in no box: add [molecule.box]"))
+            return None
+        return cvs.Volume(label=name)
     if given.type == "coordination":
         first, second = atoms("first"), atoms("second")
         if set(first) & set(second):

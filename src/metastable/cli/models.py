@@ -199,7 +199,13 @@ class CoordinationInput(_CVInput):
     r0: Annotated[Quantity, Measure("length", above="0 nm")] = Field(description="distance of half a contact")
 
 
-CVInput = TorsionInput | AngleInput | DistanceInput | GyrationInput | RMSDInput | CoordinationInput
+class VolumeInput(_CVInput):
+    """The volume of the periodic box."""
+
+    type: Literal["volume"]
+
+
+CVInput = VolumeInput | TorsionInput | AngleInput | DistanceInput | GyrationInput | RMSDInput | CoordinationInput
 
 
 class MetadynamicsInput(Section):
@@ -261,11 +267,14 @@ class OutputInput(Section):
 
 CV_TYPES: dict[str, type[Any]] = {
     "torsion": TorsionInput, "angle": AngleInput, "distance": DistanceInput, "gyration": GyrationInput,
-    "rmsd": RMSDInput, "coordination": CoordinationInput,
+    "rmsd": RMSDInput, "coordination": CoordinationInput, "volume": VolumeInput,
 }  # fmt: skip
 BIAS_TYPES: dict[str, type[Any]] = {
     "metadynamics": MetadynamicsInput, "harmonic": HarmonicInput, "upper-wall": WallInput, "lower-wall": WallInput,
     "moving": MovingInput,
 }  # fmt: skip
-CV_UNITS = {"torsion": "rad", "angle": "rad", "distance": "nm", "gyration": "nm", "rmsd": "nm", "coordination": ""}
+CV_UNITS = {
+    "torsion": "rad", "angle": "rad", "distance": "nm", "gyration": "nm", "rmsd": "nm", "coordination": "",
+    "volume": "nm3",
+}  # fmt: skip
 RECIPES = ("metadynamics", "dynamics")

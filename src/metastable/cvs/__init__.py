@@ -3,7 +3,7 @@
 from metastable.cvs.coordination import Coordination
 from metastable.cvs.geometry import Angle, Center, Displacement, Distance, Position, Torsion
 from metastable.cvs.periodic import minimum_image
-from metastable.cvs.shape import RMSD, RadiusOfGyration
+from metastable.cvs.shape import RMSD, RadiusOfGyration, Volume
 from metastable.cvs.switching import Cosinus, Cubic, Exponential, Gaussian, Rational, Smap, Switching, Tanh
 from metastable.cvs.variable import Component, Constant, Function, Stack, Variable, as_variable, wrap
 
@@ -30,6 +30,7 @@ __all__ = [
     "Tanh",
     "Torsion",
     "Variable",
+    "Volume",
     "as_variable",
     "minimum_image",
     "wrap",

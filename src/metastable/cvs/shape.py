@@ -42,6 +42,26 @@ class RadiusOfGyration(Variable):
         return root(jnp.sum(mean((x - mean(x, self.weights)) ** 2, self.weights)))[None]
 
 
+class Volume(Variable):
+    """The volume of the box, nm^3: the determinant of its vectors, with its sign, as in PLUMED."""
+
+    label: str = eqx.field(static=True)
+
+    def __init__(self, *, label: str = "volume"):
+        self.label = label
+
+    @property
+    def components(self):
+        """One, in nm^3."""
+        return (Component(self.label, "nm3"),)
+
+    def __call__(self, frame: Frame) -> Float[Array, " 1"]:
+        if frame.box is None:
+            raise ValueError("the volume is that of a periodic box, and the frame has none: give Frame(positions, box)")
+        a, b, c = frame.box
+        return jnp.sum(a * jnp.cross(b, c))[None]
+
+
 class RMSD(Variable):
     """The root mean square deviation from a reference after the best translation and rotation, nm.
 
