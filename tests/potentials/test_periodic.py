@@ -230,3 +230,24 @@ def test_what_makes_no_sense():
         potential(Frame(jnp.array(x), jnp.array(CUBE), bare))
     with pytest.raises(ValueError, match=r"switch = 1\.0 nm must lie between 0 and the cutoff, 0\.9 nm"):
         potential_of(atoms, rows, None, switch=1.0)
+
+
+def test_each_atom_has_its_share_of_the_derivative_of_the_tail():
+    """Against the tail of a system in which that one atom is of a kind of its own."""
+    sigma, epsilon = np.repeat([0.3, 0.2], [10, 20]), np.repeat([0.5, 0.1], [10, 20])
+    none = Exceptions(Index([], 2), [], [], [])
+
+    def tail(values):
+        form = Combined(values, epsilon)
+        return Periodic(np.zeros(30), form, none, None, 0.9, switch=0.8, tail=True)
+
+    with jax.enable_x64(True):
+        frame = Frame(jnp.zeros((30, 3)), 3 * jnp.eye(3))
+        plain = tail(sigma)
+        slope = jax.grad(lambda s: eqx.tree_at(lambda p: p.lennard_jones.sigma, plain, s)._tail(frame))(
+            jnp.asarray(sigma)
+        )
+        for atom in (0, 15):
+            step = 1e-5 * (np.arange(30) == atom)
+            exact = (float(tail(sigma + step)._tail(frame)) - float(tail(sigma - step)._tail(frame))) / 2e-5
+            assert np.isclose(slope[atom], exact, rtol=1e-6)

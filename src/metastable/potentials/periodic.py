@@ -128,15 +128,13 @@ class Periodic(eqx.Module):
     shift: bool = eqx.field(static=True, default=False)
     tail: bool = eqx.field(static=True, default=False)
     kinds: Index = eqx.field(static=True, init=False)
-    counts: Index = eqx.field(static=True, init=False)
 
     def __post_init__(self):
         if self.switch is not None and not 0 < self.switch < self.cutoff:
             raise ValueError(f"switch = {self.switch} nm must lie between 0 and the cutoff, {self.cutoff} nm")
         atoms = len(self.charges)
         features = [np.zeros(atoms), *(np.asarray(f, float) for f in self.lennard_jones.features(atoms))]
-        _, first, counts = np.unique(features, axis=1, return_index=True, return_counts=True)
-        self.kinds, self.counts = Index(first), Index(counts)
+        self.kinds = Index(np.unique(features, axis=1, return_inverse=True)[1].reshape(-1))
 
     def pairs(self, frame: Frame, skin: float = 0.1, **capacity: Any) -> Pairs:
         """A list of pairs that suits this potential: see :func:`metastable.core.pairs.allocate`."""
@@ -191,9 +189,15 @@ class Periodic(eqx.Module):
 
         Pairs are counted as OpenMM counts them, N (N + 1) / 2, each kind with itself.
         """
-        features = self.lennard_jones.features(len(self.charges))
-        kinds, n = np.asarray(self.kinds), np.asarray(self.counts, float)
-        one = [jnp.asarray(f)[kinds][:, None] for f in features]
+        kinds = np.asarray(self.kinds)
+        n = np.bincount(kinds).astype(float)
+
+        def of_kind(feature):  # the mean of alike ones, so that each atom has its share of a derivative
+            if jnp.issubdtype(jnp.result_type(feature), jnp.integer):
+                return jnp.asarray(feature)[np.unique(kinds, return_index=True)[1]]
+            return jnp.zeros(len(n), feature.dtype).at[kinds].add(feature) / n.astype(feature.dtype)
+
+        one = [of_kind(jnp.asarray(f))[:, None] for f in self.lennard_jones.features(len(self.charges))]
         repulsion, dispersion = self.lennard_jones.pair(one, [f.T for f in one])
         share = np.where(np.eye(len(n)), n * (n + 1), n[:, None] * n) / (n.sum() * (n.sum() + 1))
         a, b = jnp.sum(share * repulsion), jnp.sum(share * dispersion)
