@@ -18,11 +18,19 @@ from metastable.estimate.landscape import Landscape
 from metastable.io.molecules import Molecule
 from metastable.io.structures import WATER
 from metastable.loops.checkpoint import write_atomically
+from metastable.potentials.periodic import MeshEwald
 from metastable.recipes.plan import Plan
 
 _CITE = {
     "dynamics": ("Langevin dynamics, leapfrog middle scheme", "Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, "
                  "6056 (2019)", "10.1021/acs.jpca.9b02771"),
+    "c-rescale": ("Pressure by stochastic cell rescaling", "Bernetti, Bussi, J. Chem. Phys. 153, 114107 (2020)",
+                  "10.1063/5.0020514"),
+    "monte-carlo": ("Pressure by Monte Carlo", "Chow, Ferguson, Comput. Phys. Commun. 91, 283 (1995)",
+                    "10.1016/0010-4655(95)00059-O"),
+    "mesh": ("Particle-mesh Ewald", "Essmann, Perera, Berkowitz, Darden, Lee, Pedersen, J. Chem. Phys. 103, 8577 "
+             "(1995)",
+             "10.1063/1.470117"),
     "force field": ("Reading force fields", "Eastman et al., OpenMM 8, J. Phys. Chem. B 128, 109 (2024)",
                     "10.1021/acs.jpcb.3c06662"),
     "well-tempered": ("Well-tempered metadynamics", "Barducci, Bussi, Parrinello, Phys. Rev. Lett. 100, 020603 (2008)",
@@ -83,7 +91,7 @@ def write_results(
     results["frames"] = frames
     results["used_from_ps"] = used["time"][0]
     results["facts"] = _facts(plan, molecule, arrays)
-    cited = (*cite, "dynamics", "force field")
+    cited = (*cite, "dynamics", *_methods(plan, molecule), "force field")
     results["cite"] = [dict(zip(("what", "text", "doi"), _CITE[c], strict=True)) for c in cited]
     text = json.dumps(_plain(results), indent=1, allow_nan=False)
     write_atomically(directory / "results.json", (text + "\n").encode())
@@ -113,6 +121,13 @@ def _ranges(atoms: np.ndarray) -> list[list[int]]:
     """Stretches of numbers without a gap, each as (first, behind the last)."""
     pieces = np.split(atoms, np.flatnonzero(np.diff(atoms) > 1) + 1) if len(atoms) else []
     return [[int(piece[0]), int(piece[-1]) + 1] for piece in pieces]
+
+
+def _methods(plan: Plan, molecule: Molecule) -> list[str]:
+    """What a box adds to the list of what to cite."""
+    nonbonded: Any = molecule.potential.terms.get("nonbonded")
+    mesh = isinstance(getattr(nonbonded, "coulomb", None), MeshEwald)
+    return ([] if plan.pressure is None else [plan.barostat]) + ["mesh"] * mesh
 
 
 def _estimates(found: Landscape) -> list[dict[str, Any]]:
