@@ -17,11 +17,11 @@ _AHEAD = 2.0  # times the longest way of the last step: the next step is hardly 
 class Listed(eqx.Module):
     """A sampler whose frames carry a list of near pairs.
 
-    After each step the list is made anew where two atoms may be past the skin. An integrator that looks at forces in
-    the midst of a step (its state carries them) uses it farther on: there it is made anew before, where the next step
-    might take them past the skin, and ``overflow`` says that it did so sooner, and a pair may have been missed.
-    :func:`overflowed` reads it on the host, between blocks, and :func:`regrown` gives the state from which to repeat
-    the block.
+    After each step the list is made anew where it is stale. An integrator that looks at forces in the midst of a step
+    (its state carries them) does so with the list of before: for it the list is made anew already where the next step
+    might take two atoms past the skin, and ``overflow`` is set where a step did all the same, as a pair may have been
+    missed. :func:`overflowed` reads it on the host, between blocks, and :func:`regrown` gives the state from which to
+    repeat the block.
 
     sampler: its states have a ``frame``. pairs: made by :func:`metastable.core.pairs.allocate`, or by the potential.
     """
