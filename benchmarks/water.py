@@ -53,7 +53,7 @@ KT, DT, FRICTION, SKIN = 300 * kelvin, 2 * fs, 1 / ps, 0.1
 EXAMPLE = Path(__file__).parent.parent / "examples" / "alanine-dipeptide.pdb"
 PADDING = 1.4  # nm, which gives 2,044 atoms
 CUTOFF = 0.85  # nm, of the boxes of water
-EVERY = 50  # steps between recorded frames
+EVERY = 20  # steps between recorded frames
 
 
 class Insane(RuntimeError):
@@ -344,7 +344,7 @@ def peer_trajectory(start: Start, duration: float) -> np.ndarray:
 
 def properties(molecule: Molecule, oxygen: np.ndarray) -> dict[str, Estimate]:
     """g(r) where it is highest and where it is low, neighbours in the first shell, and diffusion, nm^2/ns."""
-    found = radial_distribution(oxygen[::4], np.asarray(molecule.frame.box), np.arange(oxygen.shape[1]), bins=40)
+    found = radial_distribution(oxygen[::2], np.asarray(molecule.frame.box), np.arange(oxygen.shape[1]), bins=80)
     displacement = mean_squared_displacement(oxygen, EVERY * DT, limit=min(5.0, len(oxygen) * EVERY * DT / 4))
     slope = diffusion(displacement, (1.0, float(displacement.x[-1])))
     return {
