@@ -86,7 +86,7 @@ class Ours:
 
     def energy(self) -> tuple[float, float]:
         """kT and the total energy an atom."""
-        masses = np.ones(len(self.state.positions), np.float32)
+        masses = jnp.ones(len(self.state.positions), jnp.float32)
         total = eqx.filter_jit(total_energy)(self.potential, self.state, masses)
         return float(kinetic_energy(self.state.momenta, masses)) * 2 / 3 / len(masses), float(total) / len(masses)
 

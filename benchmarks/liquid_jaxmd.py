@@ -6,7 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax_md import energy, partition, quantity, simulate, space
+from jax_md import energy, partition, quantity, simulate, space  # pyright: ignore[reportMissingImports]
 
 DENSITY, CUTOFF, SKIN, DT, KT = 0.8, 2.5, 0.3, 0.004, 1.44
 
@@ -67,6 +67,7 @@ def main():
             best, liquid, name = used, trial, form.name.lower()
     print(name, flush=True)
     for _ in sys.stdin:
+        assert liquid is not None
         print(liquid.round(), flush=True)
 
 

@@ -105,11 +105,15 @@ def peptide() -> Start:
 
 def water(waters: int, tolerance: float = 5e-4, switch: float | None = None) -> Start:
     """A cube of about so many molecules of TIP3P."""
-    from openmm import Vec3, app, unit
+    import openmm
+    import openmm.app as openmm_app
+    import openmm.unit as openmm_unit
 
+    app: Any = openmm_app
+    unit: Any = openmm_unit
     modeller, field = app.Modeller(app.Topology(), unit.Quantity([], unit.nanometer)), app.ForceField("tip3p.xml")
     edge = (waters / 32.0) ** (1 / 3)
-    modeller.addSolvent(field, boxSize=Vec3(edge, edge, edge))
+    modeller.addSolvent(field, boxSize=openmm.Vec3(edge, edge, edge))
     system = field.createSystem(
         modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=CUTOFF, rigidWater=True, removeCMMotion=False,
         ewaldErrorTolerance=tolerance, switchDistance=switch,
@@ -124,7 +128,8 @@ def begun(molecule: Molecule, dtype: Any = np.float32) -> Frame:
 
 def listed(molecule: Molecule, integrator: Any, dtype: Any = np.float32, **room: float) -> Listed:
     """The integrator with a list of pairs."""
-    return Listed(integrator, molecule.potential.terms["nonbonded"].pairs(begun(molecule, dtype), SKIN, **room))
+    nonbonded: Any = molecule.potential.terms["nonbonded"]
+    return Listed(integrator, nonbonded.pairs(begun(molecule, dtype), SKIN, **room))
 
 
 def langevin(molecule: Molecule) -> Langevin:
@@ -241,7 +246,8 @@ def gain(molecule: Molecule, positions: np.ndarray, momenta: np.ndarray, duratio
     """What the total energy gains, kT per degree of freedom and ns."""
     with jax.enable_x64(True):
         masses, frame = jnp.asarray(molecule.system.masses), begun(molecule, np.float64)
-        pairs = molecule.potential.terms["nonbonded"].pairs(frame, SKIN, room=1.3)
+        nonbonded: Any = molecule.potential.terms["nonbonded"]
+        pairs = nonbonded.pairs(frame, SKIN, room=1.3)
 
         @jax.jit
         def total(x, p):
@@ -325,7 +331,9 @@ def trajectory(start: Start, duration: float) -> np.ndarray:
     state, seen = run(
         jax.random.key(6), sampler, state, part(duration), every=EVERY, observe=lambda s: s.positions[::3]
     )
-    kT = float(temperature(state.momenta, start.molecule.system.masses, start.molecule.system.degrees_of_freedom))
+    kT = float(
+        temperature(state.momenta, jnp.asarray(start.molecule.system.masses), start.molecule.system.degrees_of_freedom)
+    )
     if overflowed(state) or not abs(kT / KT - 1) < 5 * np.sqrt(2 / start.molecule.system.degrees_of_freedom):
         raise Insane(f"{kT / kelvin:.1f} K where 300 K is right; overflow: {overflowed(state)}")
     return np.asarray(seen, float)
