@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,8 +62,9 @@ class Lists:
         if not full and not np.isfinite(np.asarray(after.walkers.frame.positions)).all():
             return None  # a runaway, which is found out, and told, elsewhere
         worst = dataclasses.replace(
-            self.pairs, count=jnp.max(pairs.count), crowd=jnp.max(pairs.crowd), overflow=jnp.asarray(True)
-        )
+            _smallest(self.walkers.replicas(after.bias).public(pairs), self.pairs),
+            count=jnp.max(pairs.count), crowd=jnp.max(pairs.crowd), overflow=jnp.asarray(True),
+        )  # fmt: skip
         try:
             self.pairs = enlarged(self.pairs, worst)
         except ValueError as error:
@@ -81,6 +83,19 @@ def list_of(sampler: Any) -> Pairs | None:
             return sampler.pairs
         sampler = getattr(sampler, "sampler", None)
     return None
+
+
+def _smallest(each: Pairs, otherwise: Pairs) -> Pairs:
+    """Of the lists of all walkers that of the smallest box, whose search is the first to become too narrow.
+
+    otherwise: where no walker's positions were finite.
+    """
+    finite = np.isfinite(np.asarray(each.reference)).all((1, 2))
+    if not finite.any():
+        return otherwise
+    volumes = np.prod(np.diagonal(np.asarray(each.box), axis1=1, axis2=2), 1)
+    smallest = int(np.argmin(np.where(finite, volumes, np.inf)))
+    return jax.tree.map(lambda x: x[smallest], each)
 
 
 @eqx.filter_jit
