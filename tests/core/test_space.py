@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metastable.core.space import (
-    cartesian,
     closest_components,
     fractional,
     molecules,
@@ -16,6 +15,7 @@ from metastable.core.space import (
     reach,
     reduced,
     spanning,
+    times,
     volume,
     whole,
     wrap,
@@ -109,7 +109,7 @@ def test_fractional_and_volume(x64):
     x = np.random.default_rng(2).normal(0, 5, (20, 3))
     f = fractional(jnp.array(x), jnp.array(box))
     assert np.allclose(f, x @ np.linalg.inv(box), atol=1e-12)
-    assert np.allclose(cartesian(f, jnp.array(box)), x, atol=1e-12)
+    assert np.allclose(times(f, jnp.array(box)), x, atol=1e-12)
     assert np.isclose(volume(jnp.array(box)), np.linalg.det(box), rtol=1e-12)
     assert np.allclose(volume(jnp.array([box, 2 * box])), np.linalg.det(box) * np.array([1, 8]), rtol=1e-12)
     assert np.allclose(reach(jnp.array([box, 2 * box])), np.diagonal(box).min() / 2 * np.array([1, 2]))

@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from metastable.core.frame import Frame
-from metastable.core.search import WORD, Tested, heights, thin
-from metastable.core.space import cartesian, fractional
+from metastable.core.search import WORD, Tested, closer, heights, packed, thin
+from metastable.core.space import fractional, times
 
 _SHRINK = 1.03  # times that the box may shrink along any direction before more boxes must be looked at
 
@@ -35,7 +35,7 @@ def search_images(frame: Frame, distance: float, images: Images) -> Tested:
     assert frame.box is not None
     box, atoms, rows = frame.box, len(frame.positions), _rows(len(frame.positions))
     turns = _turns(frame)
-    inside = frame.positions - cartesian(turns.astype(box.dtype), box)
+    inside = frame.positions - times(turns.astype(box.dtype), box)
     steps = _steps(images)
     x = [inside[:, i] for i in range(3)]
     far = [jnp.pad(c, (0, rows * WORD - atoms)).reshape(rows, WORD) for c in x]
@@ -43,16 +43,15 @@ def search_images(frame: Frame, distance: float, images: Images) -> Tested:
     own = jnp.arange(atoms, dtype=jnp.int32)
 
     def tested(_, step):
-        shift = cartesian(step.astype(box.dtype), box)
+        shift = times(step.astype(box.dtype), box)
         home = jnp.all(step == 0)
 
-        def one(bit, found):
+        def near(bit):
             d = [lax.dynamic_index_in_dim(b, bit, 1) + shift[i] - x[i] for i, b in enumerate(far)]
             other = lax.dynamic_index_in_dim(jnp.asarray(number), bit, 1)
-            near = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < distance**2) & (other < atoms)
-            return found | jnp.where(near & ~(home & (other == own)), jnp.uint32(1) << bit.astype(jnp.uint32), 0)
+            return closer(d, distance) & (other < atoms) & ~(home & (other == own))
 
-        return None, lax.fori_loop(0, WORD, one, jnp.zeros((rows, atoms), jnp.uint32))
+        return None, packed(near, WORD, (rows, atoms))
 
     words = lax.scan(tested, None, jnp.asarray(steps))[1].reshape(-1, atoms)
     misfit = thin(images.range, box, distance)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from metastable.core.frame import Frame
 from metastable.core.images import Images, decoded, images_for, search_images
 from metastable.core.search import WORD, Cells, cells_for, indices, roomy, search_all, search_cells, thin
-from metastable.core.space import cartesian, fractional
+from metastable.core.space import fractional, times
 
 _ROOM = 1.1  # capacities over what the first frame needs
 
@@ -62,7 +62,7 @@ class Pairs(eqx.Module):
         """
         reference, slack = self.reference, jnp.asarray(self.skin, frame.positions.dtype)
         if self.box is not None and frame.box is not None:
-            reference = cartesian(fractional(reference, self.box), frame.box)
+            reference = times(fractional(reference, self.box), frame.box)
             # Frobenius' norm bounds the length of any strained vector
             strain = jnp.sqrt(jnp.sum(_strain(self.box, frame.box) ** 2))
             slack = slack - strain * (self.cutoff + self.skin)

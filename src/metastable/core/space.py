@@ -71,14 +71,17 @@ def fractional(positions: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) ->
     return jnp.stack([x, y, z], -1)
 
 
-def cartesian(places: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) -> Float[Array, "*atoms 3"]:
-    """places @ box of coordinates along the box vectors, nm: elementwise, in full precision on every machine."""
-    return places[..., :1] * box[0] + places[..., 1:2] * box[1] + places[..., 2:] * box[2]
+def times(rows: Float[Array, "*rows 3"], matrix: Float[Array, "3 3"]) -> Float[Array, "*rows 3"]:
+    """rows @ matrix, written out: the matrix units of a GPU would round it to a few digits.
+
+    Coordinates along the box vectors, times the box, are positions, nm.
+    """
+    return rows[..., :1] * matrix[0] + rows[..., 1:2] * matrix[1] + rows[..., 2:] * matrix[2]
 
 
 def wrap(positions: Float[Array, "*atoms 3"], box: Float[Array, "3 3"]) -> Float[Array, "*atoms 3"]:
     """Every atom by itself brought into the box that begins at the origin."""
-    return positions - cartesian(jnp.floor(fractional(positions, box)), box)
+    return positions - times(jnp.floor(fractional(positions, box)), box)
 
 
 def reduced(vectors: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:

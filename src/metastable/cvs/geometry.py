@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metastable.core.frame import Frame
-from metastable.cvs.periodic import cross, lattice_vectors, minimum_image, nearest_images, reduced
+from metastable.core.space import times
+from metastable.cvs.periodic import cross, minimum_image, nearest_images, reduced
 from metastable.cvs.variable import Component, Variable
 
 
@@ -192,7 +193,7 @@ def group(frame: Frame, atoms: tuple[int, ...], pbc: bool = True) -> Float[Array
         return x
     box = reduced(frame.box)
     shifts = jnp.cumsum(nearest_images(x[1:] - x[:-1], box), axis=0)
-    return jnp.concatenate([x[:1], x[1:] - lattice_vectors(shifts, box)])
+    return jnp.concatenate([x[:1], x[1:] - times(shifts, box)])
 
 
 def mean(x: Float[Array, "atoms 3"], weights=None) -> Float[Array, "3"]:

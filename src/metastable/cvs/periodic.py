@@ -1,11 +1,10 @@
-"""The shortest image of a vector in a periodic box of any shape.
-
-Products are written out: the matrix units of a GPU would round them to a few digits.
-"""
+"""The shortest image of a vector in a periodic box of any shape."""
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from metastable.core.space import times
 
 _NEIGHBOURS = [(i, j, k) for i in (0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)]
 _TRIALS = 150
@@ -20,7 +19,7 @@ def minimum_image(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"] | None) 
     if box is None:
         return delta
     box = reduced(box)
-    return delta - lattice_vectors(nearest_images(delta, box), box)
+    return delta - times(nearest_images(delta, box), box)
 
 
 def reduced(box: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
@@ -37,7 +36,7 @@ def reduced(box: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     marked = jnp.concatenate([lax.stop_gradient(box), jnp.eye(3, dtype=box.dtype)], 1)  # each vector, and what it is of
     start = (marked[0], marked[1], marked[2]), jnp.asarray(0), jnp.asarray(0)
     rows, _, _ = lax.while_loop(lambda state: (state[1] < 3) & (state[2] < _TRIALS), shorten, start)
-    return lattice_vectors(jnp.stack(rows)[:, 3:], box)
+    return times(jnp.stack(rows)[:, 3:], box)
 
 
 def _shortened(row, *others):
@@ -61,13 +60,13 @@ def nearest_images(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Flo
     volume = _dot(box[0], normals[0])
     x, y, z = (delta[..., i] for i in range(3))
     images = jnp.stack([jnp.round((x * n[0] + y * n[1] + z * n[2]) / volume) for n in normals], -1)
-    rest = delta - lattice_vectors(images, box)
+    rest = delta - times(images, box)
     x, y, z = (rest[..., i] for i in range(3))
     steps = jnp.asarray(_NEIGHBOURS, delta.dtype)  # gone through one by one: together they would not stay in the cache
 
     def compare(k, state):
         best, code = state
-        shift = lattice_vectors(steps[k], box)
+        shift = times(steps[k], box)
         along = x * shift[0] + y * shift[1] + z * shift[2]
         gain = 2 * jnp.abs(along) - _dot(shift, shift)  # how much shorter rest - shift or rest + shift is, squared
         step = 9 * steps[k, 0] + 3 * steps[k, 1] + steps[k, 2]
@@ -77,11 +76,6 @@ def nearest_images(delta: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Flo
     i = jnp.round(code / 9)
     j = jnp.round((code - 9 * i) / 3)
     return images + jnp.stack([i, j, code - 9 * i - 3 * j], -1)
-
-
-def lattice_vectors(images: Float[Array, "*n 3"], box: Float[Array, "3 3"]) -> Float[Array, "*n 3"]:
-    """So many of each box vector, nm."""
-    return images[..., :1] * box[0] + images[..., 1:2] * box[1] + images[..., 2:] * box[2]
 
 
 def cross(u: Float[Array, "*n 3"], v: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metastable.core.frame import Frame
-from metastable.core.pairs import kept
+from metastable.core.pairs import Pairs, kept
 from metastable.core.random import normal
 from metastable.core.space import volume
 from metastable.core.units import bar
@@ -202,18 +202,14 @@ class MonteCarloBarostat(eqx.Module):
         chosen = jnp.arange(len(swelling)) == jax.random.randint(keys[0], (), 0, len(swelling))
         amplitudes = jnp.where(chosen, state.sizes * jax.random.uniform(keys[1], (), dtype, -1, 1), 0)
         frame = _strained(inner.frame, exponential(amplitudes, self.coupling)[0], masses, self.groups, self.coupling)
-        frame = kept(frame)  # a trial may go farther than the skin of a list of pairs allows
         growth = jnp.sum(swelling * amplitudes)
         work = self.potential(frame) - self.potential(inner.frame) + p * volume(inner.frame.box) * jnp.expm1(growth)
         jacobian = (count(self.groups, len(masses)) + 1) * growth + jnp.sum(turning * amplitudes)
         chance = jnp.nan_to_num(jnp.exp(jnp.minimum(jacobian - work / kT, 0)))  # energies that are not finite: never
         accepted = jax.random.uniform(keys[2], (), dtype) < chance
-        pick = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
-        positions, box = jax.tree.map(pick, (frame.positions, frame.box), (inner.frame.positions, inner.frame.box))
-        frame = type(frame)(positions, box, frame.pairs)  # what overflowed in a rejected trial is remembered
         gain = jnp.where(chosen & (state.tried < self.tuning), 2 / jnp.sqrt(1 + state.tried.astype(dtype)), 0)
         return MonteCarloState(
-            _moved(inner, frame, inner.momenta, self.potential),
+            _moved(inner, _chosen(accepted, frame, inner.frame), inner.momenta, self.potential),
             state.waited,
             sizes=jnp.minimum(state.sizes * jnp.exp(gain * (chance - _ACCEPTED)), 1),
             tried=state.tried + chosen,
@@ -225,15 +221,23 @@ _ACCEPTED = 0.44  # the best share for moves in one dimension: Gelman, Roberts, 
 
 
 def _strained(frame, strain, masses, groups, coupling):
-    """The frame with another box, reduced again."""
+    """The frame with another box, reduced again, and its list of pairs: the strain may go farther than the skin."""
     frame = strained(frame, strain, masses, groups)
     box = reduced_again(frame.box) if coupling == "triclinic" else frame.box
-    return type(frame)(frame.positions, box, frame.pairs)
+    return kept(type(frame)(frame.positions, box, frame.pairs))
+
+
+def _chosen(accepted, trial, old):
+    """The trial, or the old frame, whose list remembers what room the trial needed."""
+    frame = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, old)
+    if not isinstance(trial.pairs, Pairs):
+        return frame
+    needed = lambda f: (f.pairs.count, f.pairs.crowd, f.pairs.overflow)  # noqa: E731
+    return eqx.tree_at(needed, frame, needed(trial))
 
 
 def _moved(inner, frame, momenta, potential):
     """The sampler's state elsewhere: forces that it carries are those of the new frame."""
-    frame = kept(frame)
     inner = eqx.tree_at(lambda s: (s.frame, s.momenta), inner, (frame, momenta))
     if getattr(inner, "forces", None) is None:
         return inner

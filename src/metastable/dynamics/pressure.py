@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from metastable.core.contracts import Potential
 from metastable.core.frame import Frame
-from metastable.core.space import volume
+from metastable.core.space import times, volume
 from metastable.potentials.analytic import UNROLLED, Index
 
 
@@ -140,11 +140,6 @@ def pressure(
 ) -> Float[Array, ""]:
     """A third of the trace of :func:`pressure_tensor`, whose arguments it has, kJ/mol/nm^3."""
     return jnp.trace(pressure_tensor(potential, frame, momenta, masses, groups)) / 3
-
-
-def times(rows: Float[Array, "rows 3"], matrix: Float[Array, "3 3"]) -> Float[Array, "rows 3"]:
-    """rows @ matrix in the full precision of its operands on every machine, and elementwise."""
-    return sum((rows[:, k : k + 1] * matrix[k] for k in range(1, 3)), start=rows[:, :1] * matrix[0])
 
 
 def _centres(positions, masses, groups):
