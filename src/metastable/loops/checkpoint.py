@@ -133,12 +133,11 @@ def persist(
     state = start.state
     try:
         for index in range(start.blocks, blocks):
-            state = between(state)
-            repeat = state
-            while repeat is not None:
-                state, own = repeat, jax.random.fold_in(key, index)
+            own, state = jax.random.fold_in(key, index), between(state)
+            after, records = run(own, sampler, state, steps, every=every, observe=observe)
+            while (repeat := again(state, after)) is not None:
+                state = repeat
                 after, records = run(own, sampler, state, steps, every=every, observe=observe)
-                repeat = again(state, after)
             block = Block(index, after, jax.tree.map(np.asarray, records))
             inspect(state, block)
             state = after

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from metastable.core.space import molecules, spanning
+from metastable.estimate.transport import centers
 
 _MANY = 10
 
@@ -33,21 +34,13 @@ def gather(traj: Any, group: np.ndarray, liquid: bool) -> None:
     if len(tree):
         traj.make_molecules_whole(inplace=True, sorted_bonds=tree.astype(np.int32))
     box = np.asarray(traj.unitcell_vectors, float)[:, None]  # (frames, 1, 3, 3)
-    centers = _centers(np.asarray(traj.xyz, float), group)
-    middle = 0.5 * box.sum(2) if liquid else centers[:, largest(group), None]
-    apart = centers - middle
+    middles = centers(np.asarray(traj.xyz, float), np.ones(len(group)), group)
+    middle = 0.5 * box.sum(2) if liquid else middles[:, largest(group), None]
+    apart = middles - middle
     for k in (2, 1, 0):  # the rows of a reduced box form a triangle
         apart -= np.round(apart[..., k] / box[..., k, k])[..., None] * box[..., k, :]
-    traj.xyz = (traj.xyz + (apart - centers)[:, group]).astype(np.float32)
+    traj.xyz = (traj.xyz + (apart - middles)[:, group]).astype(np.float32)
 
 
 def _bonds(topology: Any) -> np.ndarray:
     return np.array([(a.index, b.index) for a, b in topology.bonds], int).reshape(-1, 2)
-
-
-def _centers(positions: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The mean of the atoms of each molecule, (frames, molecules, 3)."""
-    order = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return np.add.reduceat(positions[:, order], starts, axis=1) / sizes[:, None]
