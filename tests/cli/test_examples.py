@@ -38,6 +38,13 @@ def test_what_does_not_fit_a_box_is_told_with_its_cure(overrides, where, says):
     assert any(p.where.startswith(where) and says in p.message for p in caught.value.problems), caught.value.problems
 
 
+def test_the_volume_is_constant_only_before_a_pressure_and_while_nothing_is_estimated():
+    for example, time, says in (("water", "60 ps", "50 ps"), ("alanine-dipeptide", "1 ps", "without")):
+        with pytest.raises(InputError) as caught:
+            build.build(read_input(EXAMPLES / f"{example}.toml", [f"dynamics.constant_volume='{time}'"]), EXAMPLES)
+        assert [p.where for p in caught.value.problems if says in p.message] == ["dynamics.constant_volume"]
+
+
 def test_pressure_and_volume_need_a_box():
     overrides = ["dynamics.pressure='1 bar'", "cv.v.type='volume'"]
     with pytest.raises(InputError) as caught:

@@ -1,5 +1,7 @@
 """Barostats: what a move does to a frame, a state and a box, and what is refused. Their distributions have a file."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -230,6 +232,15 @@ def test_at_rest(x64):
     )
 
 
+@pytest.mark.parametrize("name", ["C-rescale, isotropic", "Monte Carlo, isotropic"])
+def test_the_box_is_held_at_first(name):
+    sampler = eqx.tree_at(lambda s: s.sampler, replace(BAROSTATS[name], hold=7, every=2), LANGEVIN)
+    state = sampler.init(jax.random.key(0), frame())
+    _, boxes = run(jax.random.key(1), sampler, state, 14, every=1, observe=lambda s: s.frame.box[0, 0])
+    moved = np.flatnonzero(np.diff(boxes, prepend=state.frame.box[0, 0])) + 1
+    assert {9, 11, 13} >= set(moved.tolist()) and (9 in moved or name.startswith("Monte"))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -241,6 +252,7 @@ def test_at_rest(x64):
         (lambda md: MonteCarloBarostat(md, 1 * bar, every=0), "every = 0"),
         (lambda md: MonteCarloBarostat(md, 1 * bar, size=0.0), "size = 0.0"),
         (lambda md: MonteCarloBarostat(md, 1 * bar, tuning=-1), "tuning = -1"),
+        (lambda md: CRescale(md, 1 * bar, 1.0, hold=-1), "hold = -1"),
         (lambda md: MonteCarloBarostat(md, 1 * bar, GROUPS + 1), "without a gap"),
         (lambda md: MonteCarloBarostat(md, 1 * bar, GROUPS[:4]).init(jax.random.key(0), frame()), "4 atoms"),
         (lambda md: CRescale(md, 1 * bar, 1.0).init(jax.random.key(0), Frame(frame().positions)), "no box"),

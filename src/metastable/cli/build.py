@@ -57,6 +57,16 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
     if given.dynamics.pressure is not None and given.molecule.box is None:
         message = "needs a periodic box: add [molecule.box], or leave the pressure out"
         problems.append(Problem("dynamics.pressure", message))
+    still, left_out = float(given.dynamics.constant_volume), given.output.discard * float(given.dynamics.duration)
+    if still and given.dynamics.pressure is None:
+        message = "is for runs with a pressure: without one the volume is constant all the time; leave it out"
+        problems.append(Problem("dynamics.constant_volume", message))
+    elif still > left_out + 1e-9:
+        message = (
+            f"{given.dynamics.constant_volume} is more than the {left_out:g} ps that the estimates leave out: shorten "
+            f"it, or raise output.discard ({given.output.discard:g})"
+        )
+        problems.append(Problem("dynamics.constant_volume", message))
     bias = _bias_of(given, variables, ranges, problems)
     if problems:
         raise InputError(*problems)
@@ -228,6 +238,7 @@ def _plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         barostat=dynamics.barostat,
         coupling=dynamics.coupling,
         pressure_time=float(dynamics.pressure_time),
+        constant_volume=float(dynamics.constant_volume),
         skin=0.1 if given.molecule.box is None else float(given.molecule.box.skin),
         recenter=True,  # the collective variables of an input know of no origin
         seed=dynamics.seed,

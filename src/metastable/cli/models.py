@@ -141,6 +141,9 @@ class DynamicsInput(Section):
         "isotropic", description="which ways the box goes: isotropic, semi-isotropic, anisotropic or triclinic"
     )
     pressure_time: Time = Field(Quantity(1.0, "1 ps", "time"), description="time of c-rescale")
+    constant_volume: Annotated[Quantity, Measure("time", least="0 ps")] = Field(
+        Quantity(0.0, "0 ps", "time"), description="so long at first, before the pressure acts"
+    )
     duration: Time = Field(description="of each walker")
     walkers: int = Field(1, ge=1, le=1_000_000, description="copies that run side by side")
     precision: Literal["single", "double"] = Field("single", description="single or double")

@@ -30,7 +30,10 @@ WATER = 4.5e-5 / bar
 
 
 class CoupledState(eqx.Module):
-    """A barostat's: the state of the sampler inside, and the steps since the last move of the box."""
+    """A barostat's: the state of the sampler inside, and the steps since the last move of the box.
+
+    Below zero those that are still to come before the barostat begins.
+    """
 
     inner: Any
     waited: Int[Array, "*batch"]
@@ -81,10 +84,10 @@ class CRescale(eqx.Module):
     sampler: one with a potential, masses, kT and dt, whose state has a frame, momenta and perhaps forces.
     pressure: p, kJ/mol/nm^3, ``1 * bar``. time: of relaxation, ps. compressibility: beta, nm^3 mol/kJ; a wrong one
     changes the time of relaxation alone. groups: the molecule of each atom, (atoms,); None: each is one.
-    every: steps between moves. coupling: one of :data:`COUPLINGS`.
+    every: steps between moves. coupling: one of :data:`COUPLINGS`. hold: steps at first during which the box stays.
 
-    Raises ValueError where time or compressibility are not positive, for every < 1, every dt > time / 10, an unknown
-    coupling, kT that is not positive, a frame without a box, and molecules without mass.
+    Raises ValueError where time or compressibility are not positive, for every < 1, hold < 0, every dt > time / 10, an
+    unknown coupling, kT that is not positive, a frame without a box, and molecules without mass.
 
     Bernetti, Bussi 2020, doi:10.1063/5.0020514, equations 6 to 9; del Tatto, Raiteri, Bernetti, Bussi 2022,
     doi:10.3390/app12031139.
@@ -97,6 +100,7 @@ class CRescale(eqx.Module):
     groups: Index | None = eqx.field(static=True, converter=molecular, default=None)
     every: int = eqx.field(static=True, default=10)
     coupling: str = eqx.field(static=True, default="isotropic")
+    hold: int = eqx.field(static=True, default=0)
 
     potential, masses, kT, dt = (of_sampler(name) for name in ("potential", "masses", "kT", "dt"))
 
@@ -113,12 +117,12 @@ class CRescale(eqx.Module):
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> CoupledState:
         _check_start(self, frame)
-        return CoupledState(self.sampler.init(key, frame), jnp.zeros((), jnp.int32))
+        return CoupledState(self.sampler.init(key, frame), jnp.asarray(-self.hold, jnp.int32))
 
     def step(self, key: PRNGKeyArray, state: CoupledState) -> CoupledState:
         waited, inner = state.waited + 1, self.sampler.step(key, state.inner)
         inner = lax.cond(waited == self.every, lambda s: self._move(jax.random.fold_in(key, 1), s), lambda s: s, inner)
-        return CoupledState(inner, waited % self.every)
+        return CoupledState(inner, jnp.where(waited == self.every, 0, waited))
 
     def _move(self, key, inner):
         masses = jnp.asarray(self.masses, inner.momenta.dtype)
@@ -155,11 +159,12 @@ class MonteCarloBarostat(eqx.Module):
     sampler: one with a potential, masses and kT, whose state has a frame, momenta and perhaps forces.
     pressure: p, kJ/mol/nm^3, ``1 * bar``. groups: the molecule of each atom, (atoms,); None: each is one.
     every: steps between moves. coupling: one of :data:`COUPLINGS`. size: of the first moves, in ln V.
+    hold: steps at first during which the box stays.
     tuning: moves of each mode during which its size goes to where 0.44 of them are accepted. After them it stays, and
     only then is the distribution exact: leave them out. 0: never.
 
-    Raises ValueError for every < 1, tuning < 0, a size that is not positive, an unknown coupling, kT that is not
-    positive, a frame without a box, and molecules without mass.
+    Raises ValueError for every < 1, tuning < 0, hold < 0, a size that is not positive, an unknown coupling, kT that is
+    not positive, a frame without a box, and molecules without mass.
 
     Chow, Ferguson 1995, doi:10.1016/0010-4655(95)00059-O; Aqvist, Wennerstrom, Nervall, Bjelic, Brandsdal 2004,
     doi:10.1016/j.cplett.2003.12.039.
@@ -172,6 +177,7 @@ class MonteCarloBarostat(eqx.Module):
     coupling: str = eqx.field(static=True, default="isotropic")
     size: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=0.01)
     tuning: int = eqx.field(static=True, default=200)
+    hold: int = eqx.field(static=True, default=0)
 
     potential, masses, kT, dt = (of_sampler(name) for name in ("potential", "masses", "kT", "dt"))
 
@@ -187,12 +193,15 @@ class MonteCarloBarostat(eqx.Module):
         sizes = jnp.full(modes, self.size, frame.positions.dtype)
         none = jnp.zeros(modes, jnp.int32)
         inner = self.sampler.init(key, frame)
-        return MonteCarloState(inner, jnp.zeros((), jnp.int32), sizes=sizes, tried=none, accepted=none)
+        waited = jnp.asarray(-self.hold, jnp.int32)
+        return MonteCarloState(inner, waited, sizes=sizes, tried=none, accepted=none)
 
     def step(self, key: PRNGKeyArray, state: MonteCarloState) -> MonteCarloState:
         waited, inner = state.waited + 1, self.sampler.step(key, state.inner)
-        new = MonteCarloState(inner, waited % self.every, sizes=state.sizes, tried=state.tried, accepted=state.accepted)
-        return lax.cond(waited == self.every, lambda s: self._move(jax.random.fold_in(key, 1), s), lambda s: s, new)
+        due = waited == self.every
+        rest = {"sizes": state.sizes, "tried": state.tried, "accepted": state.accepted}
+        new = MonteCarloState(inner, jnp.where(due, 0, waited), **rest)
+        return lax.cond(due, lambda s: self._move(jax.random.fold_in(key, 1), s), lambda s: s, new)
 
     def _move(self, key, state):
         inner, dtype = state.inner, state.positions.dtype
@@ -259,6 +268,8 @@ def _check_settings(barostat):
         raise ValueError(f"{name}: coupling = {barostat.coupling!r} must be one of {', '.join(COUPLINGS)}")
     if barostat.every < 1:
         raise ValueError(f"{name}: every = {barostat.every} must be at least 1 step")
+    if barostat.hold < 0:
+        raise ValueError(f"{name}: hold = {barostat.hold} steps must be at least 0")
     if _known(barostat.pressure) and not np.all(np.isfinite(barostat.pressure)):
         raise ValueError(f"{name}: pressure = {barostat.pressure} kJ/mol/nm^3 must be finite")
 

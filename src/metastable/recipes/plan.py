@@ -19,7 +19,8 @@ class Plan:
     integrator: one of INTEGRATORS. friction: 1/ps, of langevin, baoab and overdamped. relaxation: ps, the time of the
     csvr and nose-hoover thermostats.
     pressure: kJ/mol/nm^3, None for a box that stays. barostat: one of BAROSTATS; coupling: which ways the box goes;
-    pressure_time: ps, of c-rescale. skin: nm, of the lists of near pairs.
+    pressure_time: ps, of c-rescale. constant_volume: ps, first, before the pressure acts.
+    skin: nm, of the lists of near pairs.
     blocks, steps: the run is so many blocks of so many steps; a kill costs at most one block.
     every: steps between two records. pace: steps between two updates of the bias.
     frames: records between two frames of the trajectory, into which the first ``trajectory_walkers`` walkers go.
@@ -41,6 +42,7 @@ class Plan:
     barostat: str = "c-rescale"
     coupling: str = "isotropic"
     pressure_time: float = 1.0
+    constant_volume: float = 0.0
     skin: float = 0.1
     walkers: int = 1
     blocks: int = 100
@@ -73,6 +75,10 @@ class Plan:
         for name in ("kT", "dt", "relaxation", "pressure_time"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Plan: {name} = {getattr(self, name)} must be above 0")
+        left_out = self.discard * self.time
+        if not 0 <= self.constant_volume <= left_out + 1e-9:
+            message = f"must be from 0 to the {left_out} ps that the estimates leave out"
+            raise ValueError(f"Plan: constant_volume = {self.constant_volume} ps {message}")
 
     @property
     def temperature(self) -> float:

@@ -53,9 +53,10 @@ def sampler_of(plan: Plan, molecule: Molecule) -> Any:
         return sampler
     system = molecule.system
     groups = molecules(np.concatenate([system.topology.bonds, system.constraints]), len(system))
+    shared: dict[str, Any] = {"coupling": plan.coupling, "hold": round(plan.constant_volume / plan.dt)}
     if plan.barostat == "monte-carlo":
-        return MonteCarloBarostat(sampler, plan.pressure, groups, coupling=plan.coupling)
-    return CRescale(sampler, plan.pressure, plan.pressure_time, groups=groups, coupling=plan.coupling)
+        return MonteCarloBarostat(sampler, plan.pressure, groups, **shared)
+    return CRescale(sampler, plan.pressure, plan.pressure_time, groups=groups, **shared)
 
 
 def _integrator_of(plan: Plan, molecule: Molecule) -> Any:

@@ -241,6 +241,8 @@ def _facts_of_box(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray])
         found["mean_volume_nm3"] = volumes.mean()
     if plan.pressure is not None:
         found |= {"pressure_bar": plan.pressure / bar, "barostat": f"{plan.barostat}, {plan.coupling}"}
+        if plan.constant_volume:
+            found["constant_volume_ps"] = plan.constant_volume
     return found
 
 

@@ -16,7 +16,7 @@ STAGE = "<!--stage-->"
 
 _ORDER = (
     "molecule", "atoms", "waters", "ions", "force_field", "solvent", "mean_box_nm", "mean_volume_nm3", "temperature_K",
-    "pressure_bar", "barostat", "integrator", "thermostat", "dt_fs", "walkers",
+    "pressure_bar", "barostat", "constant_volume_ps", "integrator", "thermostat", "dt_fs", "walkers",
     "steps", "total_time_ns", "ns_per_day", "wall_time_s", "precision", "device", "seed",
 )  # fmt: skip
 
