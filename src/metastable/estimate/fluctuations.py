@@ -127,21 +127,9 @@ def total_dipole(
     Raises ValueError where a molecule has a net charge: its dipole depends on the origin, and jumps with its image;
     the fluctuation of such a dipole is a conductivity, not a dielectric constant.
     """
-    charges = np.asarray(charges, float)
-    tree = space.spanning(np.asarray(bonds, int), len(charges))
-    beyond = charges.copy()
-    for parent, child in tree[::-1].tolist():
-        beyond[parent] += beyond[child]
-    roots = np.setdiff1d(np.arange(len(charges)), tree[:, 1])
-    charged = roots[np.abs(beyond[roots]) > _NEUTRAL]
-    if len(charged):
-        raise ValueError(
-            f"{len(charged)} molecules are charged, the first, of atom {charged[0]}, by {beyond[charged[0]]:.4g} e: a "
-            "dielectric constant needs neutral molecules; leave ions out, and bond virtual sites to their parents"
-        )
+    tree, weights = charges_beyond(charges, bonds)
     batch = positions.shape[:-2]
     boxes = of_frames(box, batch)
-    weights = beyond[tree[:, 1]]
     dipole, times = np.empty((*batch, 3)), max(1, _ATOMS // int(np.prod(positions.shape[1:-1])))
     for t in range(0, batch[0], times):
         some = np.asarray(positions[t : t + times])
@@ -149,6 +137,28 @@ def total_dipole(
         bond = _nearest(flat, boxes[t : t + times].reshape(-1, 3, 3).astype(some.dtype))
         dipole[t : t + times] = np.einsum("fbi,b->fi", np.asarray(bond, float), weights).reshape(*some.shape[:-2], 3)
     return dipole
+
+
+def charges_beyond(
+    charges: Float[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+) -> tuple[Int[np.ndarray, "links 2"], Float[np.ndarray, " links"]]:
+    """A tree of bonds for each molecule, rows (parent, child), and the charge on the child's side of each, e.
+
+    Summed over the tree, charge times r_child - r_parent is the dipole: see :func:`total_dipole`, also for what it
+    raises.
+    """
+    tree = space.spanning(np.asarray(bonds, int), len(charges))
+    beyond = np.array(charges, float)
+    for parent, child in tree[::-1].tolist():
+        beyond[parent] += beyond[child]
+    roots = np.setdiff1d(np.arange(len(beyond)), tree[:, 1])
+    charged = roots[np.abs(beyond[roots]) > _NEUTRAL]
+    if len(charged):
+        raise ValueError(
+            f"{len(charged)} molecules are charged, the first, of atom {charged[0]}, by {beyond[charged[0]]:.4g} e: a "
+            "dielectric constant needs neutral molecules; leave ions out, and bond virtual sites to their parents"
+        )
+    return tree, beyond[tree[:, 1]]
 
 
 _nearest = jax.jit(jax.vmap(space.nearest))
