@@ -31,8 +31,8 @@ def check(source: Path, overrides: Sequence[str] = ()) -> None:
     double = draft.dynamics is not None and draft.dynamics.precision == "double"
     with jax.enable_x64(double):
         given, job = build(draft, source.parent)
-        sections = [_molecule(job), _cvs(job), _schedule(given, job), _cost(job)]
-    print("\n\n".join(sections))
+        sections = [_molecule(job), _cvs(job), _observables(given, job), _schedule(given, job), _cost(job)]
+    print("\n\n".join(filter(None, sections)))
     print(f"\nResolved input, with every default:\n\n{resolved(given, source.parent)[0]}", end="")
     print(f"\nno problem found: 'metastable run {source} --out DIR'")
 
@@ -52,12 +52,23 @@ def _molecule(job: Job) -> str:
 
 
 def _cvs(job: Job) -> str:
+    if not job.cv.components:
+        return ""
     values = np.asarray(job.cv(start_of(job.molecule)))
     lines = ["Collective variables, and their values in the structure:"]
     for component, value in zip(job.cv.components, values, strict=True):
         degrees = f" = {np.degrees(value):.1f} deg" if component.unit == "rad" else ""
         lines.append(f"    {component.label:20} {value:.4f} {component.unit}{degrees}")
     return "\n".join(lines)
+
+
+def _observables(given: Input, job: Job) -> str:
+    lines = ["Observables:"]
+    for name, observable in job.plan.observables.items():
+        groups = [getattr(observable, key, None) for key in ("first", "second", "atoms")]
+        counts = " and ".join(f"{len(group)}" for group in groups if group)
+        lines.append(f"    {name:20} {given.observables[name].type}" + (f" of {counts} atoms" if counts else ""))
+    return "\n".join(lines) if job.plan.observables else ""
 
 
 def _schedule(given: Input, job: Job) -> str:
@@ -95,7 +106,8 @@ def _cost(job: Job) -> str:
     step = min(probe() for _ in range(3)) / _PROBE
     total = step * plan.blocks * plan.steps
     frames = plan.records // plan.frames * plan.trajectory_walkers
-    size = arrays_size(observables(plan, walkers), plan.records) + frames * len(job.molecule.system) * _XTC
+    size = arrays_size(observables(plan, job.molecule, walkers), plan.records)
+    size += frames * len(job.molecule.system) * _XTC
     size += 2 * sum(x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes")) + 1e6
     speed = plan.walkers * plan.dt / 1e3 / step * 86400
     devices = ", ".join(str(d) for d in jax.devices())

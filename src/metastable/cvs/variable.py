@@ -155,13 +155,11 @@ class _Power(eqx.Module):
 
 
 class Stack(Variable):
-    """Several CVs as one vector, in the order given."""
+    """Several CVs as one vector, in the order given; ``Stack()`` is none."""
 
     variables: tuple[Variable, ...]
 
     def __init__(self, *variables: Callable[[Frame], Any]):
-        if not variables:
-            raise ValueError("Stack needs at least one CV")
         self.variables = tuple(map(as_variable, variables))
 
     @property
@@ -170,7 +168,7 @@ class Stack(Variable):
         return tuple(c for v in self.variables for c in v.components)
 
     def __call__(self, frame: Frame) -> Float[Array, " cvs"]:
-        return jnp.concatenate([v(frame) for v in self.variables])
+        return jnp.concatenate([jnp.zeros(0, frame.positions.dtype), *(v(frame) for v in self.variables)])
 
 
 def as_variable(cv: Any) -> Variable:

@@ -6,15 +6,16 @@ from typing import Any
 
 import jax
 
-from metastable.cvs.variable import Variable
-from metastable.enhanced.biases import MovingHarmonic
+from metastable.cvs.variable import Stack, Variable
+from metastable.enhanced.biases import MovingHarmonic, Sum
 from metastable.estimate.landscape import Landscape, landscape
 from metastable.estimate.weights import last_bias
 from metastable.io.molecules import Molecule
 from metastable.loops.run import Block
+from metastable.recipes.observing import Records, check, estimates
 from metastable.recipes.plan import Plan
 from metastable.recipes.recording import record, walkers_of
-from metastable.recipes.results import axes_of, kept, write_results
+from metastable.recipes.results import axes_of, first_kept, kept, write_results
 from metastable.report.page import write_report
 from metastable.report.sinks import read_arrays
 
@@ -22,17 +23,22 @@ from metastable.report.sinks import read_arrays
 def dynamics(
     plan: Plan,
     molecule: Molecule,
-    cv: Variable,
+    cv: Variable | None,
     bias: Any,
     directory: str | Path,
     *,
     watch: Callable[[Block], None] = lambda block: None,
     **options: Any,
 ) -> Landscape | None:
-    """Run independent walkers, and estimate the free energy over the first two CVs where the bias stands still.
+    """Run independent walkers; estimate the observables of the plan, and the free energy over the first two CVs.
 
-    bias: static ones are reweighted; ``Sum()`` is none. Otherwise as ``metadynamics``.
+    cv: None for no CV; then there is no landscape, nor where a bias moves. bias: static ones are reweighted; None, or
+    ``Sum()``, for no bias, as observables want it. Otherwise as ``metadynamics``.
+
+    Raises InputError with all that does not suit the observables of the plan.
     """
+    cv, bias = Stack() if cv is None else cv, Sum() if bias is None else bias
+    check(plan, molecule, bias)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     walkers = walkers_of(plan, molecule, cv, bias)
@@ -46,14 +52,15 @@ def dynamics(
 def conclude(
     plan: Plan, molecule: Molecule, cv: Variable, directory: Path, *, moving: bool = False
 ) -> Landscape | None:
-    """The estimates, from ``arrays.h5`` alone; none of the landscape where a bias moved."""
+    """The estimates, from the files of the run; none of the landscape where a bias moved, or without CVs."""
     arrays = read_arrays(directory / "arrays.h5")
     used = kept(plan, arrays)
-    axes = axes_of(plan, cv, used["cvs"])
     found = None
-    if not moving:
+    if cv.components and not moving:
+        axes = axes_of(plan, cv, used["cvs"])
         found = landscape(used["cvs"][..., : len(axes)], last_bias(used["bias"], plan.kT), axes, plan.kT)
-    write_results(directory, "dynamics", plan, molecule, arrays, found, ())
+    observed = estimates(Records(plan, molecule, used, first_kept(plan, arrays), directory))
+    write_results(directory, "dynamics", plan, molecule, arrays, found, (), observed)
     return found
 
 

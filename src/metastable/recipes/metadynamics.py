@@ -12,6 +12,7 @@ from metastable.estimate.landscape import Landscape, landscape
 from metastable.estimate.weights import time_offset
 from metastable.io.molecules import Molecule
 from metastable.loops.run import Block
+from metastable.recipes.observing import check
 from metastable.recipes.plan import Plan
 from metastable.recipes.recording import record, walkers_of
 from metastable.recipes.results import axes_of, kept, write_results
@@ -36,7 +37,10 @@ def metadynamics(
     bias: ``WellTempered``, or a ``Sum`` that has one; it acts on all of ``cv``.
     directory: for the files; where it holds the checkpoint of such a run, that one is gone on with.
     watch: called after each block, once it is on the disk. options: those of ``record``.
+
+    Raises InputError where the plan has observables: they go with no bias.
     """
+    check(plan, molecule, bias)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     walkers = walkers_of(plan, molecule, cv, bias)

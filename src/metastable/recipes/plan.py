@@ -30,6 +30,7 @@ class Plan:
     bins, ranges: of the landscape, one a CV; a range of None is that of the data, or the period.
     discard: what part of the run, from its start, the estimates leave out: the bias then still grows fast, and the
     walkers still remember that they began in one place.
+    observables: by name, of :mod:`metastable.recipes.observables`: none of them goes with a bias.
     title, facts: for the report.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     bins: tuple[int, ...] = ()
     ranges: tuple[tuple[float, float] | None, ...] = ()
     discard: float = 0.2
+    observables: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     title: str = ""
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -27,6 +27,7 @@ from metastable.io.molecules import Molecule
 from metastable.loops.checkpoint import Checkpoints, begin, persist
 from metastable.loops.run import Block
 from metastable.recipes.lists import Lists, list_of
+from metastable.recipes.observing import series
 from metastable.recipes.plan import Plan
 from metastable.recipes.runaway import inspection
 from metastable.recipes.start import pairs_of, start_of
@@ -152,18 +153,23 @@ def _relaxed(molecule: Molecule, frame: Frame) -> Frame:
 
 
 def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[Any], dict[str, Any]]:
-    """What is recorded: CVs, bias, potential energy, temperature of each walker; c(t); positions of some."""
+    """What is recorded: CVs, bias, potential energy, temperature of each walker; c(t); positions of some.
+
+    And what the observables of the plan want.
+    """
     system, _, potential = molecule
-    masses = jnp.asarray(system.masses)
+    masses, wanted = jnp.asarray(system.masses), series(plan, molecule)
 
     def one(state, bias):
         s = walkers.cv(state.frame)
         kT = temperature(state.momenta, masses, system.degrees_of_freedom)
         found = {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
+        found |= {name: own.take(state) for name, own in wanted.items()}
         return found if state.frame.box is None else found | {"volume": volume(state.frame.box)}
 
     def observe(state):
         found = walkers.observe(one)(state)
+        found |= {name: found[name][: own.walkers] for name, own in wanted.items()}
         raised = hills(state.bias)
         if raised is not None:
             found["offset"] = raised.offset(plan.kT)
@@ -180,18 +186,20 @@ def hills(bias: Any) -> WellTempered | None:
     return next((node for node in nodes if isinstance(node, WellTempered)), None)
 
 
-def observables(plan: Plan, walkers: Walkers) -> dict[str, Observable]:
+def observables(plan: Plan, molecule: Molecule, walkers: Walkers) -> dict[str, Observable]:
     """What ``arrays.h5`` holds, by name."""
     cv: Any = walkers.cv
     cvs, unit = len(cv.components), set(cv.units)
-    found = {
-        "cvs": Observable((plan.walkers, cvs), unit.pop() if len(unit) == 1 else ""),
+    found = {"cvs": Observable((plan.walkers, cvs), unit.pop() if len(unit) == 1 else "")} if cvs else {}
+    found |= {
         "bias": Observable((plan.walkers,), "kJ/mol"),
         "potential": Observable((plan.walkers,), "kJ/mol"),
         "temperature": Observable((plan.walkers,), "K"),
     }
     if list_of(walkers.sampler) is not None:
         found["volume"] = Observable((plan.walkers,), "nm3")
+    for name, own in series(plan, molecule).items():
+        found[name] = Observable((own.walkers, *own.shape), own.unit)
     return found if hills(walkers.bias) is None else found | {"offset": Observable((), "kJ/mol", np.float64)}
 
 
@@ -217,10 +225,11 @@ def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> 
 
     cv: Any = walkers.cv
     about: dict[str, dict[str, Any]] = {"cvs": {"names": list(cv.labels), "units": list(cv.units)}}
+    about |= {n: {"atoms": own.atoms} for n, own in series(plan, molecule).items() if own.atoms is not None}
     if periodic:
         about["volume"] = {"mass": float(mass)}  # Da: what makes a density of it
-    arrays = Arrays(directory / "arrays.h5", observables(plan, walkers), records=plan.records, every=plan.every,
-                    dt=plan.dt, attributes=about)  # fmt: skip
+    kept = observables(plan, molecule, walkers)
+    arrays = Arrays(directory / "arrays.h5", kept, records=plan.records, every=plan.every, dt=plan.dt, attributes=about)
     found = {"arrays.h5": arrays, "log.csv": Table(directory / "log.csv", LOG + ("density_kg_m3",) * periodic, row)}
     if plan.trajectory_walkers:
         found["trajectory.xtc"] = Trajectory(directory / "trajectory.xtc", frames)

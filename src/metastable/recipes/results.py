@@ -1,9 +1,10 @@
 """``results.json``: every estimate with its value, error and unit. The schema is that of ``report.reading``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from metastable.io.molecules import Molecule
 from metastable.io.structures import WATER
 from metastable.loops.checkpoint import write_atomically
 from metastable.potentials.periodic import MeshEwald
+from metastable.recipes.observables import used_cites
+from metastable.recipes.observing import Found, Graph
 from metastable.recipes.plan import Plan
 
 _CITE = {
@@ -39,6 +42,14 @@ _CITE = {
                 "3533 (2006)", "10.1021/jp054359r"),
     "reweighting": ("Reweighting with c(t)", "Tiwary, Parrinello, J. Phys. Chem. B 119, 736 (2015)",
                     "10.1021/jp504920s"),
+    "observables": ("Distributions, responses and Green-Kubo integrals", "Allen, Tildesley, Computer Simulation of "
+                    "Liquids, 2nd ed., Oxford University Press (2017)", "10.1093/oso/9780198803195.001.0001"),
+    "displacement": ("Mean squared displacement", "Kneller, Keiner, Kneller, Schiller, Comput. Phys. Commun. 91, 191 "
+                     "(1995)", "10.1016/0010-4655(95)00048-K"),
+    "unwrapping": ("Displacements in a box that changes", "von Buelow, Bullerjahn, Hummer, J. Chem. Phys. 153, 021101 "
+                   "(2020)", "10.1063/5.0008316"),
+    "spectrum": ("Density of states", "Lin, Blanco, Goddard, J. Chem. Phys. 119, 11792 (2003)", "10.1063/1.1624057"),
+    "dielectric": ("Dielectric constant", "Neumann, Mol. Phys. 50, 841 (1983)", "10.1080/00268978300102721"),
 }  # fmt: skip
 
 
@@ -61,8 +72,13 @@ def axes_of(plan: Plan, cv: Variable, samples: np.ndarray) -> tuple[Axis, ...]:
 
 def kept(plan: Plan, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The records that the estimates use: without the part that the plan discards."""
-    first = int(plan.discard * len(arrays["time"]))
+    first = first_kept(plan, arrays)
     return {name: values[first:] for name, values in arrays.items()}
+
+
+def first_kept(plan: Plan, arrays: dict[str, np.ndarray]) -> int:
+    """How many records the estimates leave out."""
+    return int(plan.discard * len(arrays["time"]))
 
 
 def write_results(
@@ -73,8 +89,9 @@ def write_results(
     arrays: dict[str, np.ndarray],
     found: Landscape | None,
     cite: Sequence[str],
+    observed: Mapping[str, Found] = MappingProxyType({}),
 ) -> None:
-    """Write ``results.json``. Nothing in it depends on the clock. arrays: all the records."""
+    """Write ``results.json``. Nothing in it depends on the clock. arrays: all the records. observed: by name."""
     frames, used = _frames(plan, arrays), kept(plan, arrays)
     results: dict[str, Any] = {"recipe": recipe, "title": plan.title}
     results["estimates"] = [_mean("temperature", used["temperature"], "K"),
@@ -88,10 +105,13 @@ def write_results(
         results["estimates"] = _estimates(found) + results["estimates"]
         results["landscape"] = _landscape(found, frames)
         results["convergence"] = _convergence(found, arrays["time"][-1] / 1e3, used["time"][0] / 1e3)
+    if observed:
+        results["observables"] = _observables(plan, observed)
+        results["estimates"] = [e for row in results["observables"] for e in row["estimates"]] + results["estimates"]
     results["frames"] = frames
     results["used_from_ps"] = used["time"][0]
     results["facts"] = _facts(plan, molecule, arrays)
-    cited = (*cite, "dynamics", *_methods(plan, molecule), "force field")
+    cited = (*cite, "dynamics", *_methods(plan, molecule), *used_cites(plan), "force field")
     results["cite"] = [dict(zip(("what", "text", "doi"), _CITE[c], strict=True)) for c in cited]
     text = json.dumps(_plain(results), indent=1, allow_nan=False)
     write_atomically(directory / "results.json", (text + "\n").encode())
@@ -138,6 +158,27 @@ def _estimates(found: Landscape) -> list[dict[str, Any]]:
              for i, a in enumerate(names) for j, b in enumerate(names) if i != j]  # fmt: skip
     listed = [{"name": name, "value": e.value, "error": e.error, "unit": e.unit} for name, e in rows]
     return [*listed, {"name": "effective sample size", "value": found.effective_size, "error": None, "unit": "frames"}]
+
+
+def _observables(plan: Plan, observed: Mapping[str, Found]) -> list[dict[str, Any]]:
+    """One entry an observable; their estimates carry its name where there are several of a kind."""
+    kinds = [observable.kind for observable in plan.observables.values()]
+    rows = []
+    for name, found in observed.items():
+        kind = plan.observables[name].kind
+        told = f" ({name})" if kinds.count(kind) > 1 else ""
+        listed = [{"name": what + told, "value": e.value, "error": e.error, "unit": e.unit}
+                  for what, e in found.estimates.items()]  # fmt: skip
+        curves = [_curve(graph) for graph in found.graphs]
+        rows.append({"name": name, "kind": kind, "estimates": listed, "curves": curves, "notes": found.notes})
+    return rows
+
+
+def _curve(graph: Graph) -> dict[str, Any]:
+    curve = graph.curve
+    row = {"label": graph.label, "x_label": graph.x_label, "x_unit": curve.x_unit, "unit": curve.unit, "x": curve.x,
+           "values": curve.values, "error": curve.estimate.error}  # fmt: skip
+    return row if graph.window is None else row | {"window": graph.window, "line": graph.fit}
 
 
 def _mean(name: str, values: np.ndarray, unit: str) -> dict[str, Any]:
@@ -205,12 +246,14 @@ def _frames(plan: Plan, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """CVs, time and walker of every frame of the trajectory, in its order."""
     walkers = plan.trajectory_walkers
     numbers = np.arange(plan.frames - 1, len(arrays["time"]), plan.frames)
-    cvs = arrays["cvs"][numbers, :walkers]
-    return {
-        "cvs": cvs.reshape(-1, cvs.shape[-1]),
+    found = {
         "time_ps": np.repeat(arrays["time"][numbers], walkers),
         "walker": np.tile(np.arange(walkers), len(numbers)),
     }
+    if "cvs" not in arrays:
+        return found
+    cvs = arrays["cvs"][numbers, :walkers]
+    return {"cvs": cvs.reshape(-1, cvs.shape[-1])} | found
 
 
 def _facts(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,0 +1,391 @@
+"""Observables of liquids, one class a type, to stand by name in ``Plan.observables``.
+
+Atoms are numbers from 0, e.g. from :func:`metastable.io.selection.select_atoms`. Times are in ps, lengths in nm. Means
+over a run are those of its ensemble where no bias acts: none of them goes with one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.signal import find_peaks
+
+from metastable.estimate.curve import Curve
+from metastable.estimate.estimate import Estimate
+from metastable.estimate.fluctuations import (
+    dielectric_constant,
+    isobaric_heat_capacity,
+    isochoric_heat_capacity,
+    isothermal_compressibility,
+    thermal_expansion,
+)
+from metastable.estimate.structure import radial_distribution
+from metastable.estimate.transport import (
+    centers,
+    diffusion,
+    green_kubo,
+    mean_squared_displacement,
+    spectrum,
+    unwrapped,
+    velocity_autocorrelation,
+)
+from metastable.io.molecules import Molecule
+from metastable.potentials.periodic import MeshEwald, PlainEwald
+from metastable.recipes.observing import (
+    Complaint,
+    Found,
+    Graph,
+    Observable,
+    Records,
+    Series,
+    dipole,
+    frame_spacing,
+    half_of_box,
+    molecule_of,
+    needs_box,
+    needs_frames,
+    used_time,
+    velocities,
+)
+from metastable.recipes.plan import Plan
+from metastable.recipes.recording import degrees_of_freedom
+
+_STOCHASTIC = ("langevin", "baoab", "overdamped")
+_MOST = 4e9  # bytes of velocities
+_PROMINENT = 0.3  # of a peak of g(r)
+
+
+@dataclass(frozen=True)
+class RDF(Observable):
+    """g(r) of the atoms ``second`` around ``first``, of ``first`` among themselves where None; and the neighbours.
+
+    limit: the largest distance, nm; half of the shortest side of the box where None. intramolecular: whether the pairs
+    within a molecule count, too.
+    """
+
+    kind: ClassVar = "radial distribution"
+    cite: ClassVar = ("observables",)
+    first: Sequence[int]
+    second: Sequence[int] | None = None
+    limit: float | None = None
+    bins: int = 200
+    intramolecular: bool = False
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        """A box, frames, pairs, and a limit within half of the box."""
+        found = needs_box(molecule) + needs_frames(plan, 1)
+        if molecule.frame.box is not None and self.limit is not None and self.limit > half_of_box(molecule):
+            found.append(("limit", f"{self.limit:g} nm must be at most {half_of_box(molecule):.4g} nm, half of the "
+                                   "shortest side of the box: beyond it an atom has more than one image"))  # fmt: skip
+        label = self._labels(molecule)
+        counts = [np.bincount(label[np.asarray(g)], minlength=len(label)) for g in (self.first, self._second)]
+        if counts[0].sum() * counts[1].sum() <= counts[0] @ counts[1]:
+            what = "an atom and another" if self.intramolecular else "atoms of different molecules"
+            found.append(("second", f"leaves no pair of {what}: name others, or set intramolecular"))
+        return found
+
+    @property
+    def _second(self) -> Sequence[int]:
+        return self.first if self.second is None else self.second
+
+    def _labels(self, molecule: Molecule) -> np.ndarray:
+        return np.arange(len(molecule.system)) if self.intramolecular else molecule_of(molecule.system)
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """g(r), the neighbours within r, and the first shell where one stands out."""
+        atoms = np.union1d(self.first, self._second)
+        positions, box = records.read(atoms)
+        reached = float(np.diagonal(box, axis1=-2, axis2=-1).min()) / 2
+        limit = None if self.limit is None or self.limit > reached else self.limit
+        first, second = (np.searchsorted(atoms, group) for group in (self.first, self._second))
+        labels = self._labels(records.molecule)[atoms]
+        found = radial_distribution(positions, box, first, second, limit=limit, bins=self.bins, molecules=labels)
+        notes = () if limit == self.limit else (f"The box became so small that g(r) ends at {reached:.3g} nm.",)
+        graphs = (Graph("g(r)", "r", found.g), Graph("neighbours within r", "r", found.coordination))
+        return Found(first_shell(found.g, found.coordination), graphs, notes)
+
+
+def first_shell(g: Curve, coordination: Curve) -> dict[str, Estimate]:
+    """The height of the first peak of g(r) and the neighbours up to the minimum behind it; nothing without a peak."""
+    smooth = np.convolve(np.pad(g.values, 2, mode="edge"), np.full(5, 0.2), "valid")
+    error = g.estimate.error
+    peaks = [p for p in find_peaks(smooth, prominence=_PROMINENT)[0] if g.values[p] - 1 > 4 * error[p]]
+    if not peaks:
+        return {}
+    peak = peaks[0] - 2 + int(np.argmax(g.values[max(peaks[0] - 2, 0) : peaks[0] + 3]))
+    end = min(2 * peak, len(g) - 1) if len(peaks) < 2 else peaks[1]
+    behind = peak + int(np.argmin(smooth[peak : end + 1]))
+    return {
+        f"first peak of g(r), at {g.x[peak]:.3g} nm": g.estimate[peak],
+        f"neighbours within {coordination.x[behind]:.3g} nm": coordination.estimate[behind],
+    }
+
+
+@dataclass(frozen=True)
+class Diffusion(Observable):
+    """D from the mean squared displacement: of centres of molecules, where whole ones of several atoms are chosen.
+
+    window: ps, from and to: where the displacement is straight; from a 100th to a 25th of what is used, where None.
+    """
+
+    kind: ClassVar = "diffusion"
+    cite: ClassVar = ("displacement",)
+    atoms: Sequence[int]
+    window: tuple[float, float] | None = None
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        """A box, frames, and a window that holds two lags and lies in the first half of what is used."""
+        found = needs_box(molecule) + needs_frames(plan, 8)
+        if found:
+            return found
+        (low, high), used, spacing = self._window(plan), used_time(plan), frame_spacing(plan)
+        if high > used / 2:
+            found.append(("window", f"ends at {high:g} ps, and must end within half of the {used:g} ps of the run that "
+                                    "are used: run longer (dynamics.duration), or end it earlier"))  # fmt: skip
+        lags = int(high / spacing + 1e-6) - max(int(np.ceil(low / spacing - 1e-6)), 1) + 1
+        if lags < 2:
+            found.append(("window", f"{low:g} to {high:g} ps holds {max(lags, 0)} of the frames, {spacing:g} ps apart, "
+                                    "and a line needs two: widen it, or make output.trajectory shorter"))  # fmt: skip
+        return found
+
+    def _window(self, plan: Plan) -> tuple[float, float]:
+        if self.window is not None:
+            return self.window
+        high = max(used_time(plan) / 25, 4 * frame_spacing(plan))
+        return high / 4, high
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """The displacement with the line that was laid through it, and D."""
+        plan, system, atoms = records.plan, records.molecule.system, np.unique(self.atoms)
+        positions, box = records.read(atoms)
+        label = molecule_of(system)
+        sizes, chosen = np.bincount(label), np.bincount(label[atoms], minlength=label.max() + 1)
+        molecular = bool(np.all(chosen[chosen > 0] == sizes[chosen > 0]) and sizes[chosen > 0].max() > 1)
+        if molecular:
+            positions = centers(positions, system.masses[atoms], label[atoms])
+        if plan.pressure is not None:  # a barostat moves what is far from the origin farther
+            positions = unwrapped(positions, box)
+        low, high = self._window(plan)
+        curve = mean_squared_displacement(positions, records.spacing, limit=high * (1 + 1e-9))
+        found = diffusion(curve, (low, high))
+        graph = Graph("mean squared displacement", "time", curve, (low, high), _line(curve, low, high, found.value))
+        what = "centres of molecules" if molecular else "atoms"
+        return Found({f"diffusion of {what}": found}, (graph,), _thermostat(plan))
+
+
+def _line(curve: Curve, low: float, high: float, slope: float) -> tuple[float, float]:
+    """The slope, 6 D, and the intercept of the line that ``diffusion`` lays through the displacement."""
+    inside = (curve.x > 0) & (curve.x >= low * (1 - 1e-6)) & (curve.x <= high * (1 + 1e-6))
+    x, y = curve.x[inside], curve.values[inside]
+    return 6 * slope, float(np.average(y - 6 * slope * x, weights=x**-3.0))
+
+
+def _thermostat(plan: Plan) -> tuple[str, ...]:
+    if plan.integrator not in _STOCHASTIC:
+        return ()
+    return (
+        f"The friction of {plan.integrator}, {plan.friction:g}/ps, slows the motion: csvr and nose-hoover hardly do.",
+    )
+
+
+@dataclass(frozen=True)
+class VelocityAutocorrelation(Observable):
+    """<v(0) v(t)> of atoms, its spectrum with each atom weighed by its mass, and D by Green and Kubo.
+
+    limit: ps, the longest time; lines of the spectrum are 1 / limit wide. Atoms without mass are left out.
+    """
+
+    kind: ClassVar = "velocity autocorrelation"
+    cite: ClassVar = ("observables", "spectrum")
+    atoms: Sequence[int]
+    limit: float = 2.0
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        """Records that are close enough, long enough, and not too many; atoms that have velocities."""
+        found: list[Complaint] = []
+        spacing, used, atoms = plan.every * plan.dt, used_time(plan), self._moving(molecule)
+        if plan.integrator == "overdamped":
+            found.append(("", "'overdamped' has no velocities: take another integrator"))
+        if plan.trajectory_walkers < 1:
+            found.append(("", "is of the walkers of the trajectory: set output.trajectory_walkers to at least 1"))
+        if not len(atoms):
+            return [*found, ("atoms", "none of them has a mass: name others")]
+        widest, why = widest_spacing(molecule, atoms)
+        if spacing > widest * (1 + 1e-6):
+            found.append(("", f"output.every = {1e3 * spacing:g} fs is too wide for velocities: {why} wants at most "
+                              f"{1e3 * widest:g} fs"))  # fmt: skip
+        if not spacing * (1 - 1e-6) <= self.limit <= used / 2:
+            found.append(("limit", f"{self.limit:g} ps must lie between output.every, {spacing:g} ps, and half of the "
+                                   f"{used:g} ps of the run that are used: run longer, or lower it"))  # fmt: skip
+        size = 12.0 * plan.records * plan.trajectory_walkers * len(atoms)
+        if size > _MOST:
+            found.append(("atoms", f"{len(atoms)} atoms make {size / 1e9:.3g} GB of velocities, and {_MOST / 1e9:g} GB "
+                                   "are allowed: choose fewer atoms, or lower output.trajectory_walkers"))  # fmt: skip
+        return found
+
+    def _moving(self, molecule: Molecule) -> np.ndarray:
+        atoms = np.unique(self.atoms)
+        return atoms[molecule.system.masses[atoms] > 0]
+
+    def series(self, name: str, plan: Plan, molecule: Molecule) -> dict[str, Series]:
+        """The velocities of the atoms."""
+        atoms = self._moving(molecule)
+        take = velocities(molecule, atoms)
+        return {f"velocities-{name}": Series(plan.trajectory_walkers, (len(atoms), 3), "nm/ps", take, atoms)}
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """C(t) / C(0), the spectrum, and the running integral whose end is D."""
+        plan = records.plan
+        v, step = records.arrays[f"velocities-{name}"], plan.every * plan.dt
+        masses = records.molecule.system.masses[self._moving(records.molecule)]
+        curve = velocity_autocorrelation(v, step, limit=self.limit * (1 + 1e-9))
+        states = _seen(spectrum(velocity_autocorrelation(v, step, masses, limit=self.limit * (1 + 1e-9))))
+        integral = green_kubo(curve)
+        graphs = (
+            Graph("velocity autocorrelation", "time", curve.over(0, "")),
+            Graph("density of states", "wavenumber", states),
+            Graph("integral to t", "time", integral),
+        )
+        found = {f"diffusion by Green-Kubo, to {self.limit:g} ps": integral.estimate[-1]}
+        return Found(found, graphs, _thermostat(plan))
+
+
+def widest_spacing(molecule: Molecule, atoms: np.ndarray) -> tuple[float, str]:
+    """ps between two records of velocities, for the fastest motion of the atoms, and what that is."""
+    system = molecule.system
+    bonds = np.asarray(system.topology.bonds, int).reshape(-1, 2)
+    fixed = {frozenset(pair) for pair in np.asarray(system.constraints, int).tolist()}
+    of_atoms = bonds[np.isin(bonds, atoms).any(-1)]
+    free = np.array([pair for pair in of_atoms.tolist() if frozenset(pair) not in fixed], int).reshape(-1, 2)
+    if len(free) and np.any(system.numbers[free] == 1):
+        return 0.004, "a bond to hydrogen that vibrates"
+    if len(of_atoms):
+        return 0.01, "a molecule that vibrates or librates"
+    return 0.05, "an atom that rattles among its neighbours"
+
+
+def _seen(states: Curve) -> Curve:
+    """The spectrum up to where it ends, and a little beyond: at close records most of it is empty."""
+    loud = np.flatnonzero(np.abs(states.values) > 0.01 * np.abs(states.values).max())
+    end = min(len(states), max(int(1.15 * loud[-1]) + 1, 8))
+    return states.map(lambda values: values[..., :end], states.x[:end], states.x_unit, states.unit)
+
+
+class Fluctuation(Observable):
+    """What follows from how a quantity fluctuates in the canonical ensemble."""
+
+    cite: ClassVar = ("observables",)
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        """A thermostat."""
+        if plan.integrator == "verlet":
+            return [("", "'verlet' keeps the energy, and what fluctuates tells something else: take a thermostat")]
+        return []
+
+
+class _AtPressure(Fluctuation):
+    """What follows from how the volume fluctuates."""
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        found = super().problems(plan, molecule) + needs_box(molecule)
+        if plan.pressure is None:
+            found.append(("", "needs a volume that fluctuates: set dynamics.pressure, e.g. '1 bar'"))
+        return found
+
+
+@dataclass(frozen=True)
+class HeatCapacity(Fluctuation):
+    """The heat capacity, J/(mol K), for a mole of molecules: at the pressure of the plan, or at constant volume."""
+
+    kind: ClassVar = "heat capacity"
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """From the potential energy; what the momenta add is known."""
+        plan, molecule, energy = records.plan, records.molecule, records.arrays["potential"]
+        count = int(molecule_of(molecule.system).max()) + 1
+        free = degrees_of_freedom(plan, molecule)
+        if plan.pressure is None:
+            found = isochoric_heat_capacity(energy, plan.kT, degrees_of_freedom=free, molecules=count)
+        else:
+            volume = records.arrays["volume"]
+            found = isobaric_heat_capacity(energy, volume, plan.pressure, plan.kT, degrees_of_freedom=free,
+                                           molecules=count)  # fmt: skip
+        what = "isochoric" if plan.pressure is None else "isobaric"
+        return Found({f"{what} heat capacity": Estimate(1e3 * found.value, 1e3 * found.error, "J/(mol K)")},
+                     notes=(f"Heat capacity: of a mole of molecules, of which there are {count}.",))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compressibility(_AtPressure):
+    """The isothermal compressibility, 1/bar."""
+
+    kind: ClassVar = "compressibility"
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """From the volume."""
+        found = isothermal_compressibility(records.arrays["volume"], records.plan.kT)
+        return Found({"isothermal compressibility": found})
+
+
+@dataclass(frozen=True)
+class ThermalExpansion(_AtPressure):
+    """The coefficient of thermal expansion at constant pressure, 1/K."""
+
+    kind: ClassVar = "thermal expansion"
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """From the volume and the potential energy."""
+        plan, arrays = records.plan, records.arrays
+        assert plan.pressure is not None, "problems() asks for one"
+        return Found({"thermal expansion": thermal_expansion(arrays["potential"], arrays["volume"], plan.pressure,
+                                                             plan.kT)})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dielectric(Fluctuation):
+    """The dielectric constant of a liquid of neutral molecules, with Ewald sums."""
+
+    kind: ClassVar = "dielectric constant"
+    cite: ClassVar = ("dielectric",)
+
+    def problems(self, plan: Plan, molecule: Molecule) -> list[Complaint]:
+        """A box with Ewald sums, and neutral molecules."""
+        found = super().problems(plan, molecule) + needs_box(molecule)
+        if molecule.frame.box is None:
+            return found
+        if not isinstance(getattr(molecule.potential.terms["nonbonded"], "coulomb", None), MeshEwald | PlainEwald):
+            found.append(("", "its formula is that of Ewald sums: set molecule.box.electrostatics = 'pme'"))
+        try:
+            dipole(molecule)
+        except ValueError as error:
+            found.append(("", str(error)))
+        return found
+
+    def series(self, name: str, plan: Plan, molecule: Molecule) -> dict[str, Series]:
+        """The dipole of the box of every walker."""
+        return {"dipole": Series(plan.walkers, (3,), "e nm", dipole(molecule))}
+
+    def estimate(self, name: str, records: Records) -> Found:
+        """From the dipole and the volume."""
+        arrays = records.arrays
+        return Found({"dielectric constant": dielectric_constant(arrays["dipole"], arrays["volume"], records.plan.kT)})
+
+
+def used_cites(plan: Plan) -> list[str]:
+    """What the observables of a plan rest on, each once."""
+    found = dict.fromkeys(key for observable in plan.observables.values() for key in observable.cite)
+    if plan.pressure is not None and any(isinstance(o, Diffusion) for o in plan.observables.values()):
+        found["unwrapping"] = None
+    return list(found)
+
+
+__all__ = [
+    "RDF",
+    "Compressibility",
+    "Dielectric",
+    "Diffusion",
+    "HeatCapacity",
+    "ThermalExpansion",
+    "VelocityAutocorrelation",
+]
