@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from metastable import cvs
 from metastable.cli.input import Draft, Input
+from metastable.cli.liquids import observables_of
 from metastable.cli.models import BoxInput, CVInput, MetadynamicsInput, MoleculeInput, MovingInput
 from metastable.cli.selection import select, select_group
 from metastable.core.axis import Axis
@@ -19,6 +20,7 @@ from metastable.enhanced import biases
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.io.molecules import Molecule, load_molecule
 from metastable.io.parameters import Box, Implicit, Solvate
+from metastable.recipes import observing
 from metastable.recipes.plan import Plan
 
 _SPACING = 3  # points of a bias grid in the width of a hill
@@ -43,6 +45,7 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
     problems = list(draft.problems)
     molecule = None if draft.molecule is None else load(draft.molecule, folder, problems)
     variables = {} if molecule is None else _collective_variables(draft.cvs, molecule, problems)
+    observables = {} if molecule is None else _observables(draft, molecule, problems)
     if problems:
         raise InputError(*problems)
     given = draft.finish()
@@ -70,7 +73,8 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
     bias = _bias_of(given, variables, ranges, problems)
     if problems:
         raise InputError(*problems)
-    return given, Job(given.recipe, _plan_of(given, ranges), molecule, cvs.Stack(*variables.values()), bias)
+    plan = _plan_of(given, ranges, observables)
+    return given, Job(given.recipe, plan, molecule, cvs.Stack(*variables.values()), bias)
 
 
 def load(given: MoleculeInput, folder: Path, problems: list[Problem]) -> Molecule | None:
@@ -218,8 +222,17 @@ def _stride(given: Input) -> int:
     return given.schedule.pace or given.schedule.every
 
 
-def _plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
-    """The numbers of the run."""
+def _observables(draft: Draft, molecule: Molecule, problems: list[Problem]) -> dict[str, observing.Observable]:
+    """The observables by name; what does not suit them becomes a problem."""
+    found = observables_of(draft.observables, molecule.system, problems)
+    if found and draft.dynamics and None not in (draft.output, draft.schedule):
+        dynamics = draft.dynamics.model_copy(update={"constant_volume": 0.0})  # a wrong one is told elsewhere
+        problems += observing.problems(_plan_of(replace(draft, dynamics=dynamics), {}, found), molecule)
+    return found
+
+
+def _plan_of(given: Any, ranges: dict[str, Any], observables: dict[str, observing.Observable]) -> Plan:
+    """The numbers of the run. given: an Input, or a Draft whose dynamics, output and schedule are right."""
     dynamics, when = given.dynamics, given.schedule
     return Plan(
         kT=dynamics.temperature * kelvin,
@@ -244,6 +257,7 @@ def _plan_of(given: Input, ranges: dict[str, Any]) -> Plan:
         seed=dynamics.seed,
         minimize=dynamics.minimize,
         discard=given.output.discard,
+        observables=observables,
         bins=tuple(cv.bins for cv in given.cvs.values()),
         ranges=tuple(ranges.values()),
         title=given.title or Path(given.molecule.structure).stem,

@@ -1,13 +1,10 @@
 """From TOML to a validated input: all the problems of a file at once, each with its key and its cure."""
 
-import difflib
-import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -16,22 +13,25 @@ from metastable.cli.models import (
     BIAS_TYPES,
     CV_TYPES,
     CV_UNITS,
+    OBSERVABLE_TYPES,
     RECIPES,
     BiasInput,
     CVInput,
     DynamicsInput,
     MetadynamicsInput,
     MoleculeInput,
+    ObservableInput,
     OutputInput,
     Section,
 )
 from metastable.cli.quantities import Quantity, force_constant_of, of_unit, parse
 from metastable.cli.schedule import Schedule, plan
 from metastable.cli.toml import write_toml
+from metastable.cli.wording import nearest_file, not_one_of, short, unknown_key
 from metastable.core.errors import InputError, Problem
 
 M = TypeVar("M", bound=Section)
-_TABLES = ("recipe", "title", "molecule", "dynamics", "cv", "bias", "output")
+_TABLES = ("recipe", "title", "molecule", "dynamics", "cv", "observable", "bias", "output")
 _SECTIONS: dict[str, type[Section]] = {"molecule": MoleculeInput, "dynamics": DynamicsInput, "output": OutputInput}
 _INNER = {key: f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields}
 
@@ -45,6 +45,7 @@ class Input:
     molecule: MoleculeInput
     dynamics: DynamicsInput
     cvs: dict[str, CVInput]
+    observables: dict[str, ObservableInput]
     biases: tuple[BiasInput, ...]
     output: OutputInput
     schedule: Schedule
@@ -54,7 +55,9 @@ class Input:
         tables: dict[str, Any] = {"recipe": self.recipe} | ({"title": self.title} if self.title else {})
         tables["molecule"] = self.molecule.model_dump(exclude_none=True)
         tables["dynamics"] = self.dynamics.model_dump() | {"duration": self.schedule.duration}
-        tables["cv"] = {name: cv.model_dump(exclude_none=True) for name, cv in self.cvs.items()}
+        for key, named in (("cv", self.cvs), ("observable", self.observables)):
+            if named:
+                tables[key] = {name: one.model_dump(exclude_none=True) for name, one in named.items()}
         if self.biases:
             tables["bias"] = [bias.model_dump(exclude_none=True) for bias in self.biases]
         tables["output"] = self.output.model_dump() | {"block": self.schedule.block}
@@ -75,6 +78,7 @@ class Draft:
     molecule: MoleculeInput | None = None
     dynamics: DynamicsInput | None = None
     cvs: dict[str, CVInput] = field(default_factory=dict)
+    observables: dict[str, ObservableInput] = field(default_factory=dict)
     biases: list[BiasInput] = field(default_factory=list)
     output: OutputInput | None = None
     schedule: Schedule | None = None
@@ -86,7 +90,8 @@ class Draft:
         parts: list[Any] = [self.recipe, self.molecule, self.dynamics, self.output, self.schedule]
         assert None not in parts, "an input without problems is complete"
         recipe, molecule, dynamics, output, schedule = parts
-        return Input(recipe, self.title, molecule, dynamics, self.cvs, tuple(self.biases), output, schedule)
+        named = self.cvs, self.observables
+        return Input(recipe, self.title, molecule, dynamics, *named, tuple(self.biases), output, schedule)
 
 
 def read_input(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
@@ -96,7 +101,7 @@ def read_input(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is no text file"
-        raise InputError(Problem(str(path), f"cannot be read: {reason}{_nearest_file(path)}")) from error
+        raise InputError(Problem(str(path), f"cannot be read: {reason}{nearest_file(path)}")) from error
     return read_tables(override(load_toml(text, str(path)), overrides))
 
 
@@ -153,7 +158,7 @@ def read_tables(tables: Any) -> Draft:
     if not isinstance(tables, dict):
         problems.append(Problem("input", "is no table"))
         return draft
-    problems += [Problem(str(k), _unknown_key(str(k), _TABLES, _INNER)) for k in tables if k not in _TABLES]
+    problems += [Problem(str(k), unknown_key(str(k), _TABLES, _INNER)) for k in tables if k not in _TABLES]
     draft.recipe = _one_of(tables, "recipe", RECIPES, problems)
     title = tables.get("title", "")
     if not isinstance(title, str) or "\n" in title:
@@ -163,7 +168,8 @@ def read_tables(tables: Any) -> Draft:
     draft.molecule = _section(MoleculeInput, tables, "molecule", problems)
     draft.dynamics = _section(DynamicsInput, tables, "dynamics", problems)
     draft.output = _section(OutputInput, {"output": {}} | tables, "output", problems)
-    draft.cvs = _cvs(tables.get("cv"), problems)
+    draft.cvs = _cvs(tables.get("cv"), draft.recipe, problems)
+    draft.observables = _observables(tables.get("observable", {}), tables.get("bias"), problems)
     draft.biases = _biases(tables.get("bias", []), tables.get("cv"), draft.recipe, problems)
     if draft.dynamics and draft.output:
         pace = next((b.pace for b in draft.biases if isinstance(b, MetadynamicsInput)), None)
@@ -187,7 +193,7 @@ def validate(model: type[M], data: Any, where: str, problems: list[Problem]) -> 
 def _validated(model: type[M], data: Any, where: str, problems: list[Problem]) -> tuple[M | None, dict[str, Any]]:
     """The model, None where something is wrong, and the values of the keys that are right in themselves."""
     if not isinstance(data, dict):
-        problems.append(Problem(where, f"{_short(data)} must be a table, [{where}]"))
+        problems.append(Problem(where, f"{short(data)} must be a table, [{where}]"))
         return None, {}
     try:
         return model.model_validate(data), data
@@ -201,16 +207,16 @@ def _validated(model: type[M], data: Any, where: str, problems: list[Problem]) -
 def _translated(model: type[Section], where: str, error: Any) -> Problem:
     """A pydantic error in the words of the user: value, what is allowed, nearest name."""
     place = ".".join([where, *map(str, error["loc"])])
-    kind, value, context = error["type"], _short(error["input"]), error.get("ctx", {})
+    kind, value, context = error["type"], short(error["input"]), error.get("ctx", {})
     at = _model_at(model, error["loc"][:-1])
     if kind == "extra_forbidden":
-        return Problem(place, _unknown_key(str(error["loc"][-1]), at.model_fields))
+        return Problem(place, unknown_key(str(error["loc"][-1]), at.model_fields))
     if kind == "missing":
         description = at.model_fields[error["loc"][-1]].description
         return Problem(place, "is required" + (f": {description}" if description else ""))
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
-        return Problem(place, _not_one_of(error["input"], allowed))
+        return Problem(place, not_one_of(error["input"], allowed))
     if kind in ("quantity", "atom", "group"):
         return Problem(place, context["message"])
     if kind == "value_error":
@@ -228,21 +234,41 @@ def _model_at(model: type[Section], loc: Iterable[Any]) -> Any:
     return model
 
 
-def _cvs(tables: Any, problems: list[Problem]) -> dict[str, CVInput]:
+def _cvs(tables: Any, recipe: str | None, problems: list[Problem]) -> dict[str, CVInput]:
+    if tables in (None, {}) and recipe == "dynamics":
+        return {}
     if not isinstance(tables, dict) or not tables:
         problems.append(Problem("cv", "give at least one collective variable, as a table such as [cv.phi] with a type"))
         return {}
     found = {}
-    for name, data in tables.items():
-        where, before = f"cv.{name}", len(problems)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-            problems.append(Problem(where, f"{name!r} is no name: use letters, digits, - and _"))
+    for name, where, data in _named(tables, "cv", problems):
+        before = len(problems)
         cv, values = _typed(CV_TYPES, data, where, problems)
         if "range" in values:
             _check_range(values["range"], values["type"], f"{where}.range", problems)
         if cv is not None and len(problems) == before:
             found[name] = cv
     return found
+
+
+def _observables(tables: Any, biases: Any, problems: list[Problem]) -> dict[str, ObservableInput]:
+    """biases: what the file says of them; no observable goes with one."""
+    if not isinstance(tables, dict):
+        problems.append(Problem("observable", f"{short(tables)} must be tables such as [observable.g] with a type"))
+        return {}
+    if tables and biases:
+        problems.append(Problem("observable", "means of a run with a bias are not those of the liquid: take [bias] out "
+                                              "(recipe = 'dynamics'), or the observables"))  # fmt: skip
+    found = {n: _typed(OBSERVABLE_TYPES, data, where, problems)[0] for n, where, data in
+             _named(tables, "observable", problems)}  # fmt: skip
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _named(tables: dict[str, Any], key: str, problems: list[Problem]) -> list[tuple[str, str, Any]]:
+    """(name, where, data) of each table; what is no name is a problem."""
+    problems += [Problem(f"{key}.{name}", f"{name!r} is no name: use letters, digits, - and _")
+                 for name in tables if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name)]  # fmt: skip
+    return [(name, f"{key}.{name}", data) for name, data in tables.items()]
 
 
 def _check_range(ends: list[Any], kind: str, where: str, problems: list[Problem]) -> None:
@@ -261,7 +287,7 @@ def _biases(tables: Any, cvs: Any, recipe: str | None, problems: list[Problem]) 
     if isinstance(tables, list):
         rows = [(f"bias.{i}" if len(tables) > 1 else "bias", data) for i, data in enumerate(tables)]
     elif not rows:
-        problems.append(Problem("bias", f"{_short(tables)} must be a table, [bias], or several, [[bias]]"))
+        problems.append(Problem("bias", f"{short(tables)} must be a table, [bias], or several, [[bias]]"))
     found = []
     for where, data in rows:
         before = len(problems)
@@ -284,7 +310,7 @@ def _biases(tables: Any, cvs: Any, recipe: str | None, problems: list[Problem]) 
 def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
     chosen = bias.get("cvs", list(cvs))
     for key in ("cvs", "width", "grid"):
-        problems += [Problem(f"{where}.{key}", _not_one_of(n, cvs)) for n in bias.get(key, ()) if n not in cvs]
+        problems += [Problem(f"{where}.{key}", not_one_of(n, cvs)) for n in bias.get(key, ()) if n not in cvs]
     if len(set(chosen)) < len(chosen):
         problems.append(Problem(f"{where}.cvs", f"{chosen} names a CV twice"))
     if len(chosen) > 3:
@@ -306,7 +332,7 @@ def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], p
 
 def _check_restraint(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
     if "cv" in bias and bias["cv"] not in cvs:
-        problems.append(Problem(f"{where}.cv", _not_one_of(bias["cv"], cvs)))
+        problems.append(Problem(f"{where}.cv", not_one_of(bias["cv"], cvs)))
     cv = cvs.get(bias["cv"]) if "cv" in bias else None
     unit = _unit_of(cv)
     if bias["type"].endswith("wall") and isinstance(cv, dict) and cv.get("type") == "torsion":
@@ -330,7 +356,7 @@ def _unit_of(cv: Any) -> str | None:
 def _typed(kinds: dict[str, type[Any]], data: Any, where: str, problems: list[Problem]) -> tuple[Any, dict[str, Any]]:
     """A table whose ``type`` says which model it follows, and those of its values that are right in themselves."""
     if not isinstance(data, dict):
-        problems.append(Problem(where, f"{_short(data)} must be a table with a type"))
+        problems.append(Problem(where, f"{short(data)} must be a table with a type"))
         return None, {}
     kind = _one_of(data, "type", tuple(kinds), problems, f"{where}.type")
     return (None, {}) if kind is None else _validated(kinds[kind], data, where, problems)
@@ -353,37 +379,6 @@ def _one_of(
         return None
     value = tables[key]
     if not isinstance(value, str) or value not in allowed:
-        problems.append(Problem(where or key, _not_one_of(value, allowed)))
+        problems.append(Problem(where or key, not_one_of(value, allowed)))
         return None
     return value
-
-
-def _not_one_of(value: Any, allowed: Iterable[str]) -> str:
-    allowed = list(allowed)
-    listed = ", ".join(allowed) if allowed else "nothing: there is none"
-    return f"{_short(value)} is not one of: {listed}{_nearest(str(value), allowed)}"
-
-
-def _unknown_key(key: str, allowed: Iterable[str], elsewhere: Mapping[str, str] = MappingProxyType({})) -> str:
-    """elsewhere: keys of other tables, and where they belong."""
-    allowed = list(allowed)
-    return f"is no key here; allowed: {', '.join(allowed)}{_nearest(key, allowed, elsewhere)}"
-
-
-def _nearest(name: str, allowed: Sequence[str], elsewhere: Mapping[str, str] = MappingProxyType({})) -> str:
-    lower = {k.lower(): v for k, v in elsewhere.items()} | {a.lower(): a for a in allowed}
-    near = difflib.get_close_matches(name[:100].lower(), lower, 1, 0.5)
-    return f"; did you mean '{lower[near[0]]}'?" if near else ""
-
-
-def _nearest_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    return _nearest(path.name, [p.name for p in path.parent.iterdir() if p.suffix == path.suffix])
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = f"'{value}'" if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -17,6 +17,7 @@ ForceConstant = Annotated[
     Quantity, Measure("energy", "force constant of a length", "force constant of an angle", least="0 kJ/mol")
 ]
 GROUPS = ("all", "heavy", "backbone", "alpha")
+_ATOMS = "all, heavy, backbone, alpha, a selection such as 'water and name O', or a list of atoms"
 
 
 def _atom(value: Any) -> int | str:
@@ -31,9 +32,9 @@ def _atom(value: Any) -> int | str:
 def _group(value: Any) -> str | list[int | str]:
     if isinstance(value, list) and value:
         return [_atom(v) for v in value]
-    if isinstance(value, str) and value in GROUPS:
-        return value
-    message = f"{value!r} is no group: write one of {', '.join(GROUPS)}, or a list of atoms"
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    message = f"{value!r} is no group: write {_ATOMS}"
     raise PydanticCustomError("group", "{message}", {"message": message})
 
 
@@ -183,22 +184,22 @@ class GyrationInput(_CVInput):
     """The radius of gyration."""
 
     type: Literal["gyration"]
-    atoms: Group = Field("heavy", description="all, heavy, backbone, alpha, or a list of atoms")
+    atoms: Group = Field("heavy", description=_ATOMS)
 
 
 class RMSDInput(_CVInput):
     """The deviation from the starting structure, after the best superposition."""
 
     type: Literal["rmsd"]
-    atoms: Group = Field("heavy", description="all, heavy, backbone, alpha, or a list of atoms")
+    atoms: Group = Field("heavy", description=_ATOMS)
 
 
 class CoordinationInput(_CVInput):
     """How many pairs between two groups are in contact, counted smoothly: (1 - (r/r0)^6) / (1 - (r/r0)^12)."""
 
     type: Literal["coordination"]
-    first: Group = Field(description="a group of atoms")
-    second: Group = Field(description="another, without atoms of the first")
+    first: Group = Field(description=_ATOMS)
+    second: Group = Field(description="others, of none of the first")
     r0: Annotated[Quantity, Measure("length", above="0 nm")] = Field(description="distance of half a contact")
 
 
@@ -256,6 +257,73 @@ class MovingInput(Section):
 BiasInput = MetadynamicsInput | HarmonicInput | WallInput | MovingInput
 
 
+class RDFInput(Section):
+    """The radial distribution function g(r) of the second atoms around the first, and the neighbours within r."""
+
+    type: Literal["rdf"]
+    first: Group = Field(description=_ATOMS)
+    second: Group | None = Field(None, description="others around these; the same where not given")
+    limit: Annotated[Quantity, Measure("length", above="0 nm")] | None = Field(
+        None, description="largest distance; half of the shortest side of the box where not given"
+    )
+    bins: int = Field(200, ge=10, le=2000, description="of g(r)")
+    intramolecular: bool = Field(False, description="whether pairs within a molecule count, too")
+
+
+class DiffusionInput(Section):
+    """Diffusion by the mean squared displacement: of centres of molecules, where whole molecules are chosen."""
+
+    type: Literal["diffusion"]
+    atoms: Group = Field(description=_ATOMS)
+    window: list[Time] | None = Field(
+        None, min_length=2, max_length=2, description="from, to: where the displacement is straight"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"window: '{self.window[0].text}' must be before '{self.window[1].text}'")
+        return self
+
+
+class VelocityInput(Section):
+    """The velocity autocorrelation, its spectrum, and diffusion by Green and Kubo: wants records every few fs."""
+
+    type: Literal["velocity-autocorrelation"]
+    atoms: Group = Field(description=_ATOMS)
+    limit: Time = Field(Quantity(2.0, "2 ps", "time"), description="the longest time; 2 ps resolve 17 cm^-1")
+
+
+class HeatCapacityInput(Section):
+    """The heat capacity of a mole of molecules: isobaric where there is a pressure, else isochoric."""
+
+    type: Literal["heat-capacity"]
+
+
+class CompressibilityInput(Section):
+    """The isothermal compressibility; needs a pressure."""
+
+    type: Literal["compressibility"]
+
+
+class ExpansionInput(Section):
+    """The thermal expansion; needs a pressure."""
+
+    type: Literal["thermal-expansion"]
+
+
+class DielectricInput(Section):
+    """The dielectric constant of a liquid of neutral molecules; needs pme or ewald."""
+
+    type: Literal["dielectric"]
+
+
+ObservableInput = (
+    RDFInput | DiffusionInput | VelocityInput | HeatCapacityInput | CompressibilityInput | ExpansionInput
+    | DielectricInput
+)  # fmt: skip
+
+
 class OutputInput(Section):
     """What is written down."""
 
@@ -275,6 +343,11 @@ CV_TYPES: dict[str, type[Any]] = {
 BIAS_TYPES: dict[str, type[Any]] = {
     "metadynamics": MetadynamicsInput, "harmonic": HarmonicInput, "upper-wall": WallInput, "lower-wall": WallInput,
     "moving": MovingInput,
+}  # fmt: skip
+OBSERVABLE_TYPES: dict[str, type[Any]] = {
+    "rdf": RDFInput, "diffusion": DiffusionInput, "velocity-autocorrelation": VelocityInput,
+    "heat-capacity": HeatCapacityInput, "compressibility": CompressibilityInput,
+    "thermal-expansion": ExpansionInput, "dielectric": DielectricInput,
 }  # fmt: skip
 CV_UNITS = {
     "torsion": "rad", "angle": "rad", "distance": "nm", "gyration": "nm", "rmsd": "nm", "coordination": "",

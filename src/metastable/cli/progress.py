@@ -81,7 +81,9 @@ class Watch:
 
 
 def _glance(cv: Any, block: Block) -> str:
-    """The CVs of the first walker and the bias there, in a few words."""
+    """The CVs of the first walker and the bias there, in a few words; its temperature where there are none."""
+    if not cv.components:
+        return f"{block.records['temperature'][-1, 0]:.0f} K"
     words = []
     for component, value in zip(cv.components, block.records["cvs"][-1, 0], strict=True):
         shown = f"{math.degrees(value):.0f}°" if component.unit == "rad" else f"{value:.3g} {component.unit}".strip()

@@ -1,6 +1,7 @@
 """``run``, ``resume`` and ``report``: from an input to a run directory."""
 
 import errno
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from metastable.cli.progress import Watch, progress_line, stopping
 from metastable.core.errors import InputError, Problem
 from metastable.estimate.landscape import Landscape
 from metastable.recipes import dynamics, metadynamics
+from metastable.report.notation import plus_minus
 from metastable.report.page import write_report
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,6 +81,8 @@ def _go(job: Job, out: Path, identity: str) -> None:
         found = recipe(job.plan, job.molecule, job.cv, job.bias, out, watch=watch, identity=identity, say=print)
     if found is not None:
         print(summary(found))
+    for line in observed(out):
+        print(line)
     print(f"report: {out / 'report.html'}")
 
 
@@ -94,6 +98,17 @@ def summary(found: Landscape) -> str:
         percent = f"{100 * share.value:.2f} +- {100 * share.error:.2f} %"
         lines.append(f"  {chr(ord('A') + i % 26)}  {place}  F = {energy}  population {percent}")
     return "\n".join(lines)
+
+
+def observed(out: Path) -> list[str]:
+    """The estimates of the observables, as ``results.json`` has them, for the terminal."""
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = [e for observable in found.get("observables", ()) for e in observable["estimates"]]
+    return [f"{e['name']}  {plus_minus(*(_number(e[k]) for k in ('value', 'error')), e['unit'])}" for e in rows]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 class _clear:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from metastable.cli.models import GROUPS
 from metastable.core.system import System, Topology
 
 _NAME = re.compile(r"(?:(?P<chain>[^:]+):)?(?P<residue>[^:]+):(?P<atom>[^:]+)")
@@ -41,10 +42,15 @@ def select(atom: int | str, topology: Topology) -> int:
 
 
 def select_group(group: str | Sequence[int | str], system: System) -> tuple[int, ...]:
-    """The indices of a group: all, heavy, backbone, alpha or a list of atoms. Raises ValueError where it has none."""
+    """The indices of a group: all, heavy, backbone, alpha, a selection of MDTraj, or a list of atoms.
+
+    Raises ValueError where it is none of these, or has no atom.
+    """
     topology = system.topology
     if not isinstance(group, str):
         return tuple(select(atom, topology) for atom in group)
+    if group not in GROUPS:
+        return _select_text(group, system)
     names = np.array(topology.atom_names)
     mask = {
         "all": np.ones(len(topology), bool),
@@ -55,6 +61,16 @@ def select_group(group: str | Sequence[int | str], system: System) -> tuple[int,
     if not mask.any():
         raise ValueError(f"the structure has no atom that is '{group}'")
     return tuple(np.flatnonzero(mask).tolist())
+
+
+def _select_text(text: str, system: System) -> tuple[int, ...]:
+    from metastable.io.selection import select_atoms
+
+    try:
+        return select_atoms(text, system)
+    except ValueError as error:
+        near = difflib.get_close_matches(text.lower(), GROUPS, 1, 0.6)
+        raise ValueError(f"{error}" + (f"; did you mean '{near[0]}'?" if near else "")) from error
 
 
 def name_of(i: int, topology: Topology) -> str:

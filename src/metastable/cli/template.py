@@ -5,7 +5,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from metastable.cli.models import CV_TYPES, DynamicsInput, MetadynamicsInput, MoleculeInput, OutputInput, Section
+from metastable.cli.models import (
+    CV_TYPES,
+    OBSERVABLE_TYPES,
+    DynamicsInput,
+    MetadynamicsInput,
+    MoleculeInput,
+    OutputInput,
+    Section,
+)
 from metastable.cli.quantities import written
 from metastable.cli.selection import name_of
 from metastable.cli.toml import write_value
@@ -50,6 +58,9 @@ def template(structure: Path | None = None, folder: Path = Path()) -> str:
         *("\n" + "\n".join(f"# {line}" for line in (f"[cv.{n}]", 'type = "torsion"', f"atoms = {write_value(list(a))}"))
           for n, a in others.items()),
         _table("bias", MetadynamicsInput, bias),
+        "\n# Observables of a liquid, with recipe = \"dynamics\" and without [bias]:\n#   "
+        + ", ".join(OBSERVABLE_TYPES) + ".",
+        *("#     " + line for line in ("[observable.oxygens]", 'type = "rdf"', "first = \"water and name O\"")),
         _table("output", OutputInput, {}),
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
