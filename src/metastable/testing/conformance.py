@@ -28,6 +28,7 @@ from metastable.loops.run import run
 KEY = jax.random.key(20)
 REPLICAS = 3
 SYMMETRIES = ("translation", "rotation")
+_QUICK: Any = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def check_potential(
@@ -156,7 +157,7 @@ def _check_derivatives(function: Callable, x: Any, rtol: float, orders: int = 1)
     def gradient(x):
         return jax.vjp(function, x)[1](weights)[0]
 
-    @jax.jit
+    @_jit
     def probe(x):
         value, forward = jax.jvp(function, (x,), (direction,))
         slope, curvature = jax.jvp(gradient, (x,), (direction,)) if orders == 2 else (gradient(x), None)
@@ -180,7 +181,7 @@ def _check_lifted(function: Callable, batch: Any, one: Callable | None = None):
     """vmap and replicate mean a loop over the leading axis. one: the function compiled, where that is at hand."""
     one = _jit(function) if one is None else one
     looped = _stack([one(jax.tree.map(lambda x: x[i], batch)) for i in range(len(jax.tree.leaves(batch)[0]))])
-    mapped, replicated = jax.jit(lambda batch: (jax.vmap(function)(batch), replicate(function)(last(batch))))(batch)
+    mapped, replicated = _jit(lambda batch: (jax.vmap(function)(batch), replicate(function)(last(batch))))(batch)
     _expect_close("vmap and a loop", mapped, looped, 1e-8)
     _expect_close("replicate and a loop", leading(replicated), looped, 1e-8)
 
@@ -204,7 +205,9 @@ def _check_scan(sampler, step, state, steps):
     expected = state
     for i in range(steps):
         expected = step(jax.random.fold_in(KEY, i), expected)
-    _expect_close("run and a loop over steps", run(KEY, sampler, state, steps)[0], expected, 1e-7)
+    _expect_close(
+        "run and a loop over steps", _jit(lambda state: run(KEY, sampler, state, steps)[0])(state), expected, 1e-7
+    )
 
 
 def _check_flow(sampler, state, rtol):
@@ -223,7 +226,8 @@ def _check_flow(sampler, state, rtol):
 
 
 def _jit(function: Callable) -> Callable:
-    return jax.jit(lambda *xs: function(*xs))  # also of modules, which need not be hashable
+    """jax.jit, of modules as well, which need not be hashable; what takes microseconds is not optimised at length."""
+    return jax.jit(lambda *xs: function(*xs), compiler_options=_QUICK)
 
 
 def _translate(frame: Frame) -> Frame:
