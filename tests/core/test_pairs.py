@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from metastable.core.frame import Frame
 from metastable.core.pairs import Pairs, _update, allocate, enlarged, kept, partners
 from metastable.core.replicas import last, replicate
-from metastable.core.search import Cells
+from metastable.core.search import WORD, Cells
 
 OCTAHEDRON = np.array([[1, 0, 0], [1 / 3, np.sqrt(8) / 3, 0], [-1 / 3, np.sqrt(2) / 3, np.sqrt(2 / 3)]])
 SKEWED = np.array([[1, 0, 0], [-0.5, 1, 0], [0.5, -0.5, 1]])
@@ -237,15 +237,15 @@ def test_cells_too_full_are_seen(x64):
     frame, pairs = start("liquid in cells")
     assert pairs.grid.room < 24
     crowd = np.asarray(frame.positions).copy()
-    crowd[:24] = 2.2 + 0.05 * np.random.default_rng(0).normal(0, 1, (24, 3))
+    crowd[:45] = 2.2 + 0.05 * np.random.default_rng(0).normal(0, 1, (45, 3))
     there = Frame(jnp.array(crowd), frame.box)
     after = _update(pairs, there)
     assert bool(after.overflow) and int(after.crowd) > pairs.grid.room
     again = enlarged(pairs, after)
-    assert again.grid.counts == pairs.grid.counts and again.grid.room > pairs.grid.room
+    assert again.grid.counts == pairs.grid.counts and again.grid.room > WORD  # two words a cell
     assert np.array_equal(again.index, pairs.index)
     assert_right(_update(again, there), there)
-    crowd[:60] = 2.2 + 0.05 * np.random.default_rng(0).normal(0, 1, (60, 3))
+    crowd[:80] = 2.2 + 0.05 * np.random.default_rng(0).normal(0, 1, (80, 3))
     there = Frame(jnp.array(crowd), frame.box)
     again = enlarged(pairs, _update(pairs, there))
     assert again.grid is None

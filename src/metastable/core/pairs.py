@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metastable.core.frame import Frame
 from metastable.core.images import Images, decoded, images_for, search_images
-from metastable.core.search import WORD, Cells, cells_for, indices, roomy, search_all, search_cells, thin
+from metastable.core.search import MOST, Cells, cells_for, indices, roomy, search_all, search_cells, thin
 from metastable.core.space import fractional, times
 
 _ROOM = 1.1  # capacities over what the first frame needs
@@ -155,7 +155,7 @@ def enlarged(pairs: Pairs, after: Pairs, room: float = 1.25) -> Pairs:
     if (
         layers is not None
         and after.box is not None
-        and (bool(thin(layers, after.box, distance)) or int(after.crowd) > WORD)
+        and (bool(thin(layers, after.box, distance)) or int(after.crowd) > MOST)
     ):
         grid = _grid(Frame(after.reference, after.box), distance, room, images)
     most = int(after.count) if int(after.count) <= len(pairs.index) else int(room * int(after.count)) + 1

@@ -21,6 +21,9 @@ from metastable.core.space import closest_components, fractional, nearest_compon
 WORD = 32
 """Tests in a word."""
 
+MOST = 2 * WORD
+"""Atoms in a cell, at most: two words."""
+
 _CELLS = 256  # that are tested together: they are to stay in the cache
 _CROWD = 18  # atoms that a cell holds on average, at most
 _SHRINK = 1.02  # times that a cell is too thick at first, so that a box may shrink a little
@@ -59,7 +62,7 @@ def heights(box: np.ndarray) -> np.ndarray:
 
 def roomy(atoms: float) -> int:
     """The room of a cell that holds so many atoms."""
-    return min(WORD, 2 * math.ceil(atoms / 2))
+    return min(MOST, 2 * math.ceil(atoms / 2))
 
 
 def cells_for(positions: np.ndarray, box: np.ndarray, distance: float, room: float) -> Cells | None:
@@ -77,7 +80,7 @@ def cells_for(positions: np.ndarray, box: np.ndarray, distance: float, room: flo
     mean = len(positions) / np.prod(counts)
     occupancy = roomy(max(room * crowd, room * mean + 3 * np.sqrt(mean) / 2))
     tests = np.prod(counts) * occupancy**2 * np.prod(2 * around + 1)
-    if max(crowd, 1.3 * mean + 2) > WORD or tests > len(positions) ** 2:
+    if max(crowd, 1.3 * mean + 2) > MOST or tests > len(positions) ** 2:
         return None
     a, b, c = (int(x) for x in counts)
     p, q, r = (int(x) for x in around)
@@ -167,6 +170,10 @@ def search_cells(frame: Frame, distance: float, cells: Cells) -> Tested:
     width = size // counts[0] * max(n for n in range(1, counts[0] + 1) if counts[0] % n == 0 and (
         n == 1 or n * counts[1] * counts[2] <= _CELLS))  # fmt: skip
 
+    slots = np.arange(room, dtype=np.uint32)
+    itself = np.where(slots // WORD == np.arange(-(-room // WORD))[:, None], np.uint32(1) << slots % WORD, np.uint32(0))
+    itself = itself[..., None]  # (words of a step, room, 1)
+
     def slab(_, cells):
         mine, beside, turns = cells
         here = [c[:, mine] for c in x]
@@ -176,12 +183,13 @@ def search_cells(frame: Frame, distance: float, cells: Cells) -> Tested:
         shift = times(turns.astype(box.dtype), box)
         other = [c[:, beside] + shift[:, i] for i, c in enumerate(x)]
 
-        def near(bit):
-            return closer([a - lax.dynamic_index_in_dim(b, bit) for a, b in zip(here, other, strict=True)], distance)
+        def near(first):
+            return lambda bit: closer(
+                [a - lax.dynamic_index_in_dim(b, first + bit) for a, b in zip(here, other, strict=True)], distance
+            )
 
-        found = packed(near, room, (room, width))
-        itself = (np.uint32(1) << np.arange(room, dtype=np.uint32))[:, None]
-        return jnp.where(own, found & ~itself, found)
+        found = [packed(near(k), min(WORD, room - k), (room, width)) for k in range(0, room, WORD)]
+        return jnp.where(own, jnp.stack(found) & ~itself, jnp.stack(found))
 
     parts = size // width
     slabs = (
@@ -189,15 +197,22 @@ def search_cells(frame: Frame, distance: float, cells: Cells) -> Tested:
         jnp.asarray(beside.reshape(len(steps), parts, width).swapaxes(0, 1)),
         jnp.asarray(turns.reshape(len(steps), parts, width, 3).swapaxes(0, 1), jnp.int8),
     )
-    words = lax.scan(slab, None, slabs)[1]  # (slabs, steps, room, cells of a slab)
-    words = jnp.moveaxis(words, 0, 2)  # (steps, room, slabs, cells of a slab)
+    words = lax.scan(slab, None, slabs)[1]  # (slabs, steps, words of a step, room, cells of a slab)
     rank = jnp.zeros(atoms, jnp.int32).at[order].set(jnp.arange(atoms, dtype=jnp.int32) - first[place[order]])
-    mine = jnp.minimum(rank, room - 1) * size + place
     flat, beside = table.reshape(-1), jnp.asarray(beside.ravel())
     crowd = jnp.max(first[1:] - first[:-1])
     misfit = thin(cells.layers, box, distance) | (crowd > room)
-    words = words.reshape(len(steps), -1)[:, mine]
-    return Tested(words, lambda word, bit: flat[bit * size + beside[word * size + place]], crowd, misfit)
+    rows, row = len(steps) * len(itself), room * width
+    mine = place // width * (rows * row) + jnp.minimum(rank, room - 1) * width + place % width
+    words = words.reshape(-1)
+    words = lax.map(lambda k: words[mine + k * row], jnp.arange(rows, dtype=jnp.int32))  # all at once it is transposed
+
+    def candidate(word, bit):
+        if len(itself) == 2:  # shifts: divisions would take as long as all the rest
+            word, bit = word >> 1, bit + (word & 1) * WORD
+        return flat[bit * size + beside[word * size + place]]
+
+    return Tested(words, candidate, crowd, misfit)
 
 
 def indices(words: Any, candidate: Callable[[Any, Any], Any], most: int):
