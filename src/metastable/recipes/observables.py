@@ -102,24 +102,27 @@ class RDF(Observable):
         labels = self._labels(records.molecule)[atoms]
         found = radial_distribution(positions, box, first, second, limit=limit, bins=self.bins, molecules=labels)
         notes = () if limit == self.limit else (f"The box became so small that g(r) ends at {reached:.3g} nm.",)
-        graphs = (Graph("g(r)", "r", found.g), Graph("neighbours within r", "r", found.coordination))
-        return Found(first_shell(found.g, found.coordination), graphs, notes)
+        shell = first_shell(found.g)
+        near = _until(found.coordination, len(found.g) if shell is None else shell[1] + shell[1] // 2)
+        graphs = (Graph("g(r)", "r", found.g), Graph("neighbours within r", "r", near))
+        if shell is None:
+            return Found({}, graphs, notes)
+        top, end = shell
+        peak = {f"first peak of g(r), at {found.g.x[top]:.3g} nm": found.g.estimate[top]}
+        inside = {f"neighbours within {found.coordination.x[end]:.3g} nm": found.coordination.estimate[end]}
+        return Found(peak | inside, graphs, notes)
 
 
-def first_shell(g: Curve, coordination: Curve) -> dict[str, Estimate]:
-    """The height of the first peak of g(r) and the neighbours up to the minimum behind it; nothing without a peak."""
+def first_shell(g: Curve) -> tuple[int, int] | None:
+    """Where the first peak of g(r) is, and the minimum behind it; None where no peak stands out of its errors."""
     smooth = np.convolve(np.pad(g.values, 2, mode="edge"), np.full(5, 0.2), "valid")
     error = g.estimate.error
     peaks = [p for p in find_peaks(smooth, prominence=_PROMINENT)[0] if g.values[p] - 1 > 4 * error[p]]
     if not peaks:
-        return {}
+        return None
     peak = peaks[0] - 2 + int(np.argmax(g.values[max(peaks[0] - 2, 0) : peaks[0] + 3]))
     end = min(2 * peak, len(g) - 1) if len(peaks) < 2 else peaks[1]
-    behind = peak + int(np.argmin(smooth[peak : end + 1]))
-    return {
-        f"first peak of g(r), at {g.x[peak]:.3g} nm": g.estimate[peak],
-        f"neighbours within {coordination.x[behind]:.3g} nm": coordination.estimate[behind],
-    }
+    return peak, peak + int(np.argmin(smooth[peak : end + 1]))
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ class VelocityAutocorrelation(Observable):
         graphs = (
             Graph("velocity autocorrelation", "time", curve.over(0, "")),
             Graph("density of states", "wavenumber", states),
-            Graph("integral to t", "time", integral),
+            Graph("Green-Kubo integral", "time", integral),
         )
         found = {f"diffusion by Green-Kubo, to {self.limit:g} ps": integral.estimate[-1]}
         return Found(found, graphs, _thermostat(plan))
@@ -268,8 +271,12 @@ def widest_spacing(molecule: Molecule, atoms: np.ndarray) -> tuple[float, str]:
 def _seen(states: Curve) -> Curve:
     """The spectrum up to where it ends, and a little beyond: at close records most of it is empty."""
     loud = np.flatnonzero(np.abs(states.values) > 0.01 * np.abs(states.values).max())
-    end = min(len(states), max(int(1.15 * loud[-1]) + 1, 8))
-    return states.map(lambda values: values[..., :end], states.x[:end], states.x_unit, states.unit)
+    return _until(states, max(int(1.15 * loud[-1]) + 1, 8))
+
+
+def _until(curve: Curve, end: int) -> Curve:
+    """The first points of a curve."""
+    return curve.map(lambda values: values[..., :end], curve.x[:end], curve.x_unit, curve.unit)
 
 
 class Fluctuation(Observable):
@@ -373,7 +380,7 @@ class Dielectric(Fluctuation):
 
 
 def used_cites(plan: Plan) -> list[str]:
-    """What the observables of a plan rest on, each once."""
+    """What the observables of a plan rest on, each once, as ``results`` names it."""
     found = dict.fromkeys(key for observable in plan.observables.values() for key in observable.cite)
     if plan.pressure is not None and any(isinstance(o, Diffusion) for o in plan.observables.values()):
         found["unwrapping"] = None

@@ -89,7 +89,7 @@ def trace_figures(cvs: Series) -> list[str]:
             *(panel.dots(time, values[:, w], _STYLES[w % 6]) for w in range(len(cvs.walkers))),
         )
         drawn.append(figure(f"{symbol(name)} in time", drawing, f"{len(time)} points of each walker.",
-                            before=_legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
+                            before=legend([f"walker {w}" for w in cvs.walkers])))  # fmt: skip
     return drawn
 
 
@@ -117,7 +117,7 @@ def equilibration_figure(trace: Trace, data: RunData) -> str:
         names.append(f"estimate, {plus_minus(q.value, q.error, q.unit)}")
     drawing = panel.svg(f"{title} against time", *drawn)
     told = _told(trace, thin=len(walkers) > 0, shaded=shaded)
-    return figure(f"{trace.name.capitalize()} in time", drawing, told, before=_legend(names))
+    return figure(f"{trace.name.capitalize()} in time", drawing, told, before=legend(names))
 
 
 def _told(trace: Trace, *, thin: bool, shaded: bool) -> str:
@@ -129,7 +129,8 @@ def _told(trace: Trace, *, thin: bool, shaded: bool) -> str:
     return told + " Shaded: left out of the estimates." * shaded
 
 
-def _legend(names: list[str]) -> str:
+def legend(names: list[str]) -> str:
+    """What the colours of a figure stand for, in their order."""
     items = "".join(f'<li class="{_STYLES[i % 6]}">{escape(n)}</li>' for i, n in enumerate(names))
     return f'<ul class="legend">{items}</ul>'
 
@@ -158,7 +159,7 @@ def convergence_figure(data: RunData) -> str | None:
         drawn += [panel.line(time, values[:, i], style), panel.bars(time, values[:, i], errors[:, i], style, titles)]
     drawing = panel.svg(f"{', '.join(names)} against the simulated time, with error bars", *drawn)
     caption = "Each point uses the run from its start to there. Bars are one standard error; the band is the final one."
-    return figure("Convergence", drawing, caption, before=_legend([symbol(n) for n in names]))
+    return figure("Convergence", drawing, caption, before=legend([symbol(n) for n in names]))
 
 
 def bias_figure(data: RunData) -> str | None:

@@ -1,6 +1,7 @@
 """How numbers, units and names are written for people."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ _LABELS = {
     "dt": "Time step", "": "Speed", "total_time": "Total time", "wall_time": "Wall time",
     "cvs": "Collective variables", "kT": "kT",
 }  # fmt: skip
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _decimals(error: float) -> int:
@@ -45,22 +49,35 @@ def number(value: float, places: int | None = None) -> str:
         text = f"{value:.4g}"
     if "e" in text:
         mantissa, exponent = text.split("e")
-        text = f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        text = f"{mantissa} × 10{str(int(exponent)).translate(_RAISED)}"
     return text.replace("-", "−")
 
 
 def plus_minus(value: float, error: float, unit: str = "") -> str:
-    """``8.2 ± 0.3 kJ/mol``; ``25 502 frames`` or ``8.2 kJ/mol`` where there is no error."""
-    unit = unit.replace("^3", "³")
-    unit = unit.replace("^3", "³")
+    """``8.2 ± 0.3 kJ/mol``, ``(4.6 ± 0.2) × 10⁻⁵ 1/bar``; ``25 502 frames`` without an error."""
+    unit = typeset(unit)
     if value == 0 and not error > 0:
         return f"0 {unit}".rstrip()  # zero by definition
+    largest = max(abs(value), error)
+    if 1e-9 * largest < error and largest < 1e-3:
+        power = math.floor(math.log10(largest))
+        scaled = plus_minus(value / 10**power, error / 10**power)
+        return f"({scaled}) × 10{str(power).translate(_RAISED)} {unit}".rstrip()
     if math.isfinite(error) and error > 1e-9 * abs(value):  # a lesser one is rounding
         text = number(value, _decimals(error))
         text += f" ± {number(error, _decimals(error))}" if math.isfinite(value) else ""
     else:
-        text = number(value, 1) if abs(value) < 100 else number(float(f"{value:.0f}"))
+        text = number(float(f"{value:.3g}")) if abs(value) < 1 else _whole(value)
     return f"{text} {unit}".rstrip()
+
+
+def typeset(text: str) -> str:
+    """Powers of units as people write them: nm² for nm^2, cm⁻¹ for cm^-1."""
+    return re.sub(r"(?<=[a-z])\^(-?\d)", lambda m: m[1].translate(_RAISED), text)
+
+
+def _whole(value: float) -> str:
+    return number(value, 1) if abs(value) < 100 else number(float(f"{value:.0f}"))
 
 
 def percent(value: float, error: float) -> str:

@@ -14,7 +14,17 @@ import numpy as np
 
 from metastable.core.errors import InputError, Problem
 from metastable.report.movie import read_movie
-from metastable.report.rundata import Coordinate, Landscape, Minimum, Part, Profile, Quantity, RunData
+from metastable.report.rundata import (
+    Coordinate,
+    Curve,
+    Landscape,
+    Minimum,
+    Observed,
+    Part,
+    Profile,
+    Quantity,
+    RunData,
+)
 from metastable.report.traces import read_cvs, read_traces
 
 _KNOWN = ("results.json", "resolved.toml", "log.csv", "arrays.h5", "topology.pdb")
@@ -38,6 +48,10 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
             profiles?: [{axis: 0 | 1, free_energy: [...], error: [...]}]
         convergence: [{fraction, time_ns, values: {name: {value, error}}}]       time of all walkers together
         frames?: {cvs: [[one per axis], ...], time_ps: [...], walker: [...]}     one entry a trajectory frame
+        observables: [{name, kind, estimates: as above, notes: [str],
+                       curves: [{label, x_label, x_unit, unit, x: [...], values: [...], error: [...],
+                                 window?: [from, to], line?: [slope, intercept]}]}]
+            the line is laid through the curve within the window
         solute: {atoms: [[first, behind the last], ...]}         ranges of atoms; none where all is water and ions
         used_from_ps: number                        before it the estimates use nothing
         facts: {name: number | str | list}  a suffix is the unit: temperature_K, dt_fs, total_time_ns, wall_time_s
@@ -73,6 +87,7 @@ def _read_results(path: Path) -> dict[str, Any]:
         ("title", "title", _text, "", "a text"),
         ("estimates", "quantities", _quantities, (), "a list of {name, value, error, unit}"),
         ("landscape", "landscape", _landscape, None, "an object with axes, free_energy, error and minima"),
+        ("observables", "observed", _observed, (), "a list of {name, kind, estimates, curves, notes}"),
         ("convergence", "convergence", _convergence, (), "a list of {time_ns, values: {name: {value, error}}}"),
         ("frames", "frames", _frames, {}, "an object of the lists cvs, time_ps and walker, one entry a frame"),
         ("solute", "solute", _solute, None, "an object with atoms, a list of ranges"),
@@ -115,6 +130,32 @@ def _quantities(rows: Any) -> tuple[Quantity, ...]:
         Quantity(_text(e["name"]), _number(e["value"]), _number(e.get("error")), _text(e.get("unit") or ""))
         for e in map(_object, rows)
     )
+
+
+def _observed(rows: Any) -> tuple[Observed, ...]:
+    return tuple(
+        Observed(
+            _text(e["name"]),
+            _text(e.get("kind") or ""),
+            _quantities(e.get("estimates") or ()),
+            tuple(map(_curve, e.get("curves") or ())),
+            tuple(map(_text, e.get("notes") or ())),
+        )
+        for e in map(_object, rows)
+    )
+
+
+def _curve(data: Any) -> Curve:
+    texts = [_text(_object(data).get(key) or "") for key in ("label", "x_label", "x_unit", "unit")]
+    x, values, error = (_numbers(data[key]) for key in ("x", "values", "error"))
+    if not (x.ndim == 1 and len(x) > 1 and x.shape == values.shape == error.shape):
+        raise ValueError(f"a curve of shape {x.shape} has values {values.shape} and errors {error.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("a curve has places that are no numbers")
+    pairs = [tuple(map(float, data[key])) if data.get(key) else None for key in ("window", "line")]
+    if any(pair is not None and len(pair) != 2 for pair in pairs):
+        raise ValueError("a window or a line is not two numbers")
+    return Curve(*texts, x, values, error, *pairs)
 
 
 def _convergence(rows: Any) -> tuple[Part, ...]:

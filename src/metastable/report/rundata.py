@@ -97,6 +97,36 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A curve with its standard error, NaN where that is unknown.
+
+    label, unit: of the values; x_label, x_unit: of the places. window: from, to, where a straight line, (slope,
+    intercept), was laid through it; None where none was.
+    """
+
+    label: str
+    x_label: str
+    x_unit: str
+    unit: str
+    x: np.ndarray
+    values: np.ndarray
+    error: np.ndarray
+    window: tuple[float, float] | None = None
+    line: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An observable of a liquid by its name: what kind it is, numbers, curves, and what must be known of them."""
+
+    name: str
+    kind: str
+    quantities: tuple[Quantity, ...]
+    curves: tuple[Curve, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RunData:
     """A run directory, read. ``None`` or empty is what the run did not write.
 
@@ -108,6 +138,7 @@ class RunData:
     title: str = ""
     quantities: tuple[Quantity, ...] = ()
     landscape: Landscape | None = None
+    observed: tuple[Observed, ...] = ()
     convergence: tuple[Part, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     cite: tuple[dict, ...] = ()
@@ -119,3 +150,8 @@ class RunData:
     movie: Movie | None = None
     unseen: str = ""
     used_from: float = 0.0
+
+    @property
+    def seeks_landscape(self) -> bool:
+        """Whether a free energy landscape is missed where there is none: not in dynamics without any CV."""
+        return self.landscape is not None or self.recipe != "dynamics" or self.cvs is not None

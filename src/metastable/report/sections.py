@@ -7,7 +7,8 @@ import numpy as np
 
 from metastable.report import figures
 from metastable.report.movie import Movie
-from metastable.report.notation import duration, fact, number, percent, plus_minus, symbol
+from metastable.report.notation import duration, fact, number, percent, plus_minus, symbol, typeset
+from metastable.report.observed import curve_figures, note_list, number_rows
 from metastable.report.rundata import Minimum, RunData
 from metastable.report.surface import surface
 
@@ -21,11 +22,15 @@ _ORDER = (
 )  # fmt: skip
 
 
+_KEY = 4  # observables among the key figures
+
+
 def body(data: RunData, kT: float | None) -> str:
     """Everything between <body> and the scripts; ``STAGE`` stands where the molecule goes."""
     parts = [
         _header(data),
-        f'<section class="triptych" aria-label="Structure and free energy">{STAGE}{_landscape(data)}</section>',
+        f'<section class="triptych" aria-label="{_seen(data)}">{STAGE}{_landscape(data)}</section>',
+        _observables(data),
         f'<div class="pair">{_states(data)}{_estimates(data)}</div>',
         _profiles(data, kT),
         _equilibration(data),
@@ -44,6 +49,10 @@ def body(data: RunData, kT: float | None) -> str:
 def title(data: RunData) -> str:
     """The name of the run, or of its molecule, its recipe or its directory where it has none."""
     return data.title or str(data.facts.get("molecule") or "") or data.recipe or data.directory.resolve().name
+
+
+def _seen(data: RunData) -> str:
+    return "Structure and free energy" if data.seeks_landscape else "Structure and observables"
 
 
 def _header(data: RunData) -> str:
@@ -66,7 +75,8 @@ def _key_figures(data: RunData) -> list[tuple[str, str, str]]:
         value = plus_minus(minima[1].free_energy, minima[1].error)
         found.append((f"state {minima[1].name} above state {minima[0].name}", value, "kJ/mol"))
     density = [q for q in data.quantities if q.name == "density"]
-    found += [("density", plus_minus(q.value, q.error), q.unit.replace("^3", "³")) for q in density]
+    observed = [q for one in data.observed for q in one.quantities if math.isfinite(q.error)][:_KEY]
+    found += [(typeset(q.name), plus_minus(q.value, q.error), typeset(q.unit)) for q in density + observed]
     for name, label in (("total_time_ns", "simulated"), ("walkers", "walkers"), ("ns_per_day", "speed, all walkers")):
         value = data.facts.get(name)
         if isinstance(value, int | float):
@@ -124,7 +134,8 @@ def stage(movie: Movie) -> str:
 def _landscape(data: RunData) -> str:
     landscape = data.landscape
     if landscape is None:
-        return '<p class="card absent">The run has written no free energy landscape.</p>'
+        absent = '<p class="card absent">The run has written no free energy landscape.</p>'
+        return absent if data.seeks_landscape else _numbers(data)
     if not np.isfinite(landscape.free_energy).any():
         return '<p class="card absent">The free energy landscape is empty: no bin has been visited.</p>'
     if len(landscape.axes) == 1:
@@ -139,8 +150,28 @@ def _landscape(data: RunData) -> str:
     return drawn + surface(landscape, pair, "error", "Its standard error", "One standard error of the free energy.")
 
 
+def _numbers(data: RunData) -> str:
+    """The table of the observables, and what must be known of them."""
+    if not any(one.quantities or one.notes for one in data.observed):
+        return ""
+    head = '<th scope="col">Observable</th><th scope="col">Value ± standard error</th>'
+    told = "Means over the part of the run that is used, as in <code>results.json</code>."
+    return f"<div>{_table(told, head, number_rows(data.observed))}{note_list(data.observed)}</div>"
+
+
+def _observables(data: RunData) -> str:
+    """The curves; the table, too, where a landscape stands beside the molecule."""
+    numbers = _numbers(data) if data.seeks_landscape else ""
+    drawn = curve_figures(data.observed)
+    if not (numbers or drawn):
+        return ""
+    return _section("observables", "Observables", numbers + f'<div class="pair">{drawn}</div>')
+
+
 def _states(data: RunData) -> str:
     landscape = data.landscape
+    if not data.seeks_landscape:
+        return ""
     if landscape is None or not landscape.minima:
         return _section("states", "States", '<p class="absent">The run names no minima.</p>')
     shown = figures.shown_axes(landscape)
@@ -201,13 +232,15 @@ def _sampling(data: RunData) -> str:
     missing = [
         text
         for text, there in (
-            ("no convergence of its estimates", data.convergence),
-            ("no collective variables in time", data.cvs),
+            ("no convergence of its estimates", data.convergence or not data.seeks_landscape),
+            ("no collective variables in time", data.cvs or not data.seeks_landscape),
             ("no log", data.log),
         )
         if not there
     ]
     note = f'<p class="absent">The run has written {_listed(missing)}.</p>' if missing else ""
+    if not (drawn or note):
+        return ""
     return _section("sampling", "Convergence and sampling", f'<div class="pair">{"".join(drawn)}</div>{note}')
 
 
@@ -216,15 +249,17 @@ def _listed(words: list[str]) -> str:
 
 
 def _estimates(data: RunData) -> str:
-    if not data.quantities:
+    shown = {q.name for one in data.observed for q in one.quantities}
+    others = [q for q in data.quantities if q.name not in shown]
+    if not others:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{escape(symbol(q.name))}</th><td>{escape(plus_minus(q.value, q.error, q.unit))}</td></tr>'
-        for q in data.quantities
+        for q in others
     )
     head = '<th scope="col">Estimate</th><th scope="col">Value ± standard error</th>'
     table = _table("As in <code>results.json</code>.", head, rows)
-    return _section("estimates", "Every estimate", table)
+    return _section("estimates", "Other estimates" if shown else "Every estimate", table)
 
 
 def _facts(data: RunData) -> str:
