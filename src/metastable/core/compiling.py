@@ -14,3 +14,10 @@ def filter_jit_once(function: Callable) -> Callable:
     On a CPU, that is, with XLA's older emitter of fused loops; elsewhere nothing changes.
     """
     return _filter_jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False})
+
+
+def filter_jit_tiny(function: Callable) -> Callable:
+    """``equinox.filter_jit`` for what takes microseconds to run, as in tests: the compiler does not optimise at all."""
+    return _filter_jit(
+        function, compiler_options={"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+    )

@@ -20,6 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from metastable.core.compiling import filter_jit_tiny
 from metastable.core.contracts import CV, Bias, Potential, Sampler
 from metastable.core.frame import Frame
 from metastable.core.replicas import last, leading, replicate
@@ -28,7 +29,6 @@ from metastable.loops.run import run
 KEY = jax.random.key(20)
 REPLICAS = 3
 SYMMETRIES = ("translation", "rotation")
-_QUICK: Any = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def check_potential(
@@ -226,8 +226,7 @@ def _check_flow(sampler, state, rtol):
 
 
 def _jit(function: Callable) -> Callable:
-    """jax.jit, of modules as well, which need not be hashable; what takes microseconds is not optimised at length."""
-    return jax.jit(lambda *xs: function(*xs), compiler_options=_QUICK)
+    return filter_jit_tiny(lambda *xs: function(*xs))  # also of modules, whose calls need not be hashable
 
 
 def _translate(frame: Frame) -> Frame:
