@@ -13,9 +13,13 @@ from jaxtyping import Array, PRNGKeyArray
 from metastable.core.frame import Frame
 from metastable.core.random import spread
 from metastable.core.replicas import replicate
+from metastable.loops.run import advance
 
 LANES = 256
 """Replicas advanced together on a CPU: enough to fill the vector units, few enough to stay in the cache."""
+
+STRETCH = 128
+"""Steps that a chunk of replicas takes at once, at most: their keys are made beforehand."""
 
 
 def _nothing(sampler) -> Sequence[Any]:
@@ -81,6 +85,21 @@ class Replicas(eqx.Module):
     def step(self, key: PRNGKeyArray, state: Any) -> Any:
         """One step of every replica; replica i uses the i-th key spread from ``key``."""
         return self._each(lambda sampler, key, state: sampler.step(key, state))(self._keys(key), state)
+
+    def advance(self, keys: PRNGKeyArray, state: Any) -> Any:
+        """As many steps as keys: what ``step`` does with each of them, but chunk by chunk for some of them at once.
+
+        Where a chunk's state, its lists of pairs above all, is large, it is then not carried about in each step.
+        """
+        if self._chunks == 1:
+            return lax.scan(lambda state, key: (self.step(key, state), None), state, keys)[0]
+        several = next(n for n in range(min(STRETCH, len(keys)), 0, -1) if len(keys) % n == 0)
+
+        def stretch(state, keys):
+            own = jnp.moveaxis(jax.vmap(self._keys)(keys), 0, 1)  # (chunks, steps, lanes)
+            return self._each(lambda sampler, keys, state: advance(sampler, keys, state))(own, state), None
+
+        return lax.scan(stretch, state, keys.reshape(-1, several))[0]
 
     def observe(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Lift ``function`` of one replica's state to all: its results have the replicas in front."""

@@ -1,5 +1,6 @@
 """Walkers that share one bias, inside the compiled loop."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +64,23 @@ class Walkers(eqx.Module):
 
     def step(self, key: PRNGKeyArray, state: WalkersState) -> WalkersState:
         """Move all walkers one step; each ``stride`` steps, update the bias with their CVs."""
-        walkers = self.replicas(state.bias).step(key, state.walkers)
-        steps = state.steps + 1
+        return self._fed(state, self.replicas(state.bias).step(key, state.walkers), 1)
+
+    def advance(self, keys: PRNGKeyArray, state: WalkersState) -> WalkersState:
+        """As many steps as keys, those between two updates of the bias at once, as Replicas advances.
+
+        Where runs are joined that are no multiples of ``stride``, an update may come up to a ``stride`` late.
+        """
+        several = math.gcd(len(keys), self.stride)
+
+        def stretch(state, keys):
+            return self._fed(state, self.replicas(state.bias).advance(keys, state.walkers), several), None
+
+        return lax.scan(stretch, state, keys.reshape(-1, several))[0]
+
+    def _fed(self, state: WalkersState, walkers: Any, taken: int) -> WalkersState:
+        """The state with the walkers so many steps later, and the bias updated if that is due."""
+        steps = state.steps + taken
 
         def update(arrays):
             bias = eqx.combine(arrays, fixed)
@@ -73,7 +89,7 @@ class Walkers(eqx.Module):
             return jax.tree.map(lambda new, old: new.astype(old.dtype), new, arrays)
 
         arrays, fixed = eqx.partition(state.bias, eqx.is_array)
-        arrays = lax.cond(steps % self.stride == 0, update, lambda arrays: arrays, arrays)
+        arrays = lax.cond(steps // self.stride > state.steps // self.stride, update, lambda arrays: arrays, arrays)
         return WalkersState(walkers, eqx.combine(arrays, fixed), steps)
 
     def observe(self, function: Callable[[Any, Bias], Any]) -> Callable[[WalkersState], Any]:

@@ -48,15 +48,19 @@ def run(
     if every < 1 or steps % every:
         raise ValueError(f"every = {every} must be at least 1 and divide steps = {steps}")
 
-    def step(state, key):
-        return sampler.step(key, state), None
-
     def stretch(state, keys):
-        state, _ = lax.scan(step, state, keys)
+        state = advance(sampler, keys, state)
         return state, observe(state)
 
     keys = jax.random.split(key, (steps // every, every))  # at once: a key a step costs as much as the step's noise
     return lax.scan(stretch, state, keys)
+
+
+def advance(sampler: Any, keys: PRNGKeyArray, state: Any) -> Any:
+    """The state some steps later, one step a key. A sampler with an ``advance(keys, state)`` of its own does it."""
+    if hasattr(sampler, "advance"):
+        return sampler.advance(keys, state)
+    return lax.scan(lambda state, key: (sampler.step(key, state), None), state, keys)[0]
 
 
 def stream(
