@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metastable.report.figures import profiles
-from metastable.report.notation import duration, fact, number, plus_minus, shown, ticks_between
+from metastable.report.notation import duration, fact, number, plus_minus, shown, ticks_between, typeset
 from metastable.report.plot import Panel
 from metastable.report.rundata import Coordinate, Landscape
 from metastable.report.surface import color_limit, finer
@@ -23,7 +23,8 @@ NAN = float("nan")
         (1234.5, 12.0, "1234 ± 12"), (0.001234, 0.00005, "0.00123 ± 0.00005"), (-0.01, 0.3, "0.0 ± 0.3"),
         (3.2, NAN, "3.2"), (0.0, 0.0, "0"), (NAN, NAN, "–"), (12.0, 0.0951, "12.00 ± 0.10"), (12.0, 9.9, "12 ± 10"),
         (25502.0, NAN, "25\u202f502"), (512.3, 0.0, "512"), (-104.6, NAN, "−105"), (math.inf, NAN, "–"),
-        (100.0, 6e-16, "100"), (1.0, 6e-18, "1.0"),
+        (100.0, 6e-16, "100"), (1.0, 6e-18, "1.0"), (4.61e-5, 2.3e-6, "(4.6 ± 0.2) × 10⁻⁵"),
+        (-2e-4, 4e-4, "(−2 ± 4) × 10⁻⁴"), (0.00507, NAN, "0.00507"), (6.784e-5, NAN, "6.78 × 10⁻⁵"),
     ],
 )  # fmt: skip
 def test_a_value_is_written_to_the_digit_that_its_error_reaches(value, error, text):
@@ -32,6 +33,7 @@ def test_a_value_is_written_to_the_digit_that_its_error_reaches(value, error, te
 
 def test_a_unit_has_its_exponent():
     assert plus_minus(998.21, 1.4, "kg/m^3") == "998.2 ± 1.4 kg/m³"
+    assert typeset("nm^2/ps at 3 cm^-1, not X^2") == "nm²/ps at 3 cm⁻¹, not X^2"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def observed(out: Path) -> list[str]:
     """The estimates of the observables, as ``results.json`` has them, for the terminal."""
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     rows = [e for observable in found.get("observables", ()) for e in observable["estimates"]]
-    return [f"{e['name']}  {plus_minus(*(_number(e[k]) for k in ('value', 'error')), e['unit'])}" for e in rows]
+    return [f"{e['name']}  {plus_minus(_number(e['value']), _number(e['error']), e['unit'])}" for e in rows]
 
 
 def _number(value: float | None) -> float:

@@ -29,7 +29,9 @@ def _topology(system: System) -> Any:
     from mdtraj.core.element import Element, virtual_site
 
     names, made = system.topology, mdtraj.Topology()
-    chain = residue = before = None
+    chain: Any = None
+    residue: Any = None
+    before: tuple[str, str, str] | None = None
     for i, name in enumerate(names.atom_names):
         here = (names.chain_ids[i], names.residue_ids[i], names.residue_names[i])
         if before is None or here[0] != before[0]:

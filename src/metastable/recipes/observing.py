@@ -160,6 +160,11 @@ def estimates(records: Records) -> dict[str, Found]:
     return found
 
 
+def until(curve: Curve, end: int) -> Curve:
+    """The first points of a curve."""
+    return curve.map(lambda values: values[..., :end], curve.x[:end], curve.x_unit, curve.unit)
+
+
 def frame_spacing(plan: Plan) -> float:
     """ps between two frames of the trajectory of a walker."""
     return plan.frames * plan.every * plan.dt

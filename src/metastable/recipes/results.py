@@ -25,8 +25,14 @@ from metastable.recipes.observing import Found, Graph
 from metastable.recipes.plan import Plan
 
 _CITE = {
-    "dynamics": ("Langevin dynamics, leapfrog middle scheme", "Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, "
+    "langevin": ("Langevin dynamics, leapfrog middle scheme", "Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, "
                  "6056 (2019)", "10.1021/acs.jpca.9b02771"),
+    "baoab": ("Langevin dynamics, BAOAB", "Leimkuhler, Matthews, Appl. Math. Res. Express 2013, 34 (2013)",
+              "10.1093/amrx/abs010"),
+    "csvr": ("Temperature by velocity rescaling", "Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007)",
+             "10.1063/1.2408420"),
+    "nose-hoover": ("Temperature by Nose-Hoover chains", "Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992)",
+                    "10.1063/1.463940"),
     "c-rescale": ("Pressure by stochastic cell rescaling", "Bernetti, Bussi, J. Chem. Phys. 153, 114107 (2020)",
                   "10.1063/5.0020514"),
     "monte-carlo": ("Pressure by Monte Carlo", "Chow, Ferguson, Comput. Phys. Commun. 91, 283 (1995)",
@@ -111,7 +117,8 @@ def write_results(
     results["frames"] = frames
     results["used_from_ps"] = used["time"][0]
     results["facts"] = _facts(plan, molecule, arrays)
-    cited = (*cite, "dynamics", *_methods(plan, molecule), *used_cites(plan), "force field")
+    moved = [plan.integrator] if plan.integrator in _CITE else []
+    cited = (*cite, *moved, *_methods(plan, molecule), *used_cites(plan), "force field")
     results["cite"] = [dict(zip(("what", "text", "doi"), _CITE[c], strict=True)) for c in cited]
     text = json.dumps(_plain(results), indent=1, allow_nan=False)
     write_atomically(directory / "results.json", (text + "\n").encode())

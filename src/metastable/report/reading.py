@@ -152,10 +152,15 @@ def _curve(data: Any) -> Curve:
         raise ValueError(f"a curve of shape {x.shape} has values {values.shape} and errors {error.shape}")
     if not np.isfinite(x).all():
         raise ValueError("a curve has places that are no numbers")
-    pairs = [tuple(map(float, data[key])) if data.get(key) else None for key in ("window", "line")]
-    if any(pair is not None and len(pair) != 2 for pair in pairs):
-        raise ValueError("a window or a line is not two numbers")
-    return Curve(*texts, x, values, error, *pairs)
+    label, x_label, x_unit, unit = texts
+    return Curve(label, x_label, x_unit, unit, x, values, error, _pair(data.get("window")), _pair(data.get("line")))
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    first, second = map(float, values)
+    return first, second
 
 
 def _convergence(rows: Any) -> tuple[Part, ...]:
