@@ -1,10 +1,12 @@
 """What the README and the documents show is run, as a reader would: blocks one after the other."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,11 @@ def test_extending():
     assert names["state"].bias.slope[0] < 0  # it pushes to longer stretches, which a molecule at rest has not
 
 
-def test_observables():
+def test_observables(checkout):
     names = execute("docs/observables.md")
+    results = json.loads((checkout / "runs/argon/results.json").read_text())
+    assert [o["name"] for o in results["observables"]] == ["structure", "motion", "response"]
+    assert "Not enough" not in str(results["observables"])
     for found, exact in (
         (names["einstein"], names["kT"] / 40 / 5.0),
         (names["kubo"], names["kT"] / 40 / 5.0),
@@ -60,6 +65,19 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_tables_of_observables_fit_the_example_of_water(checkout):
+    """Every key that is shown, in an input of which only the dielectric constant is left as it was."""
+    from metastable.cli.build import build
+    from metastable.cli.input import read_input, read_tables
+
+    ((_, text),) = blocks("docs/observables.md", "toml")
+    tables = tomllib.loads((ROOT / "examples/water.toml").read_text()) | tomllib.loads(text)
+    tables["output"]["trajectory"] = "0.4 ps"
+    _, job = build(read_tables(tables), ROOT / "examples")
+    assert list(job.plan.observables) == ["oxygens", "motion", "vibrations", "dielectric"]
+    assert read_input(ROOT / "examples/water.toml").observables.keys() >= {"oxygens", "motion", "dielectric"}
 
 
 @pytest.mark.physics
