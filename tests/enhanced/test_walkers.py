@@ -1,4 +1,4 @@
-"""Walkers and replicas that take several steps at once: what the steps one by one give."""
+"""Walkers and replicas that take several steps at once, and what a bias pulls at."""
 
 import equinox as eqx
 import jax
@@ -8,11 +8,14 @@ import pytest
 
 from metastable.core.axis import Axis
 from metastable.core.frame import Frame
+from metastable.cvs import Distance
 from metastable.dynamics.integrators import Langevin
 from metastable.dynamics.replicas import STRETCH, Replicas
+from metastable.enhanced.biases import Harmonic
 from metastable.enhanced.metadynamics import WellTempered
-from metastable.enhanced.walkers import Walkers
+from metastable.enhanced.walkers import Biased, Walkers
 from metastable.loops.run import run
+from metastable.potentials.sites import Average, Sites, WithSites
 
 
 def double_well(frame):
@@ -73,3 +76,19 @@ def test_joined_runs_feed_it_as_often(x64):
     assert int(state.steps) == 100
     hills = np.array(added) / added[1] * 4
     assert np.allclose(hills, [1, 4, 1, 4], atol=0.05)
+
+
+def test_a_bias_on_virtual_sites_pulls_at_their_parents(x64):
+    """The forces are the slope of the energy where sites follow their parents, and none are on the sites."""
+    sites = Sites((Average([2], [0, 1, 0], [[0.3, 0.0, 0.0]]),))
+    energy = Biased(WithSites(lambda frame: 0.0 * frame.positions[0, 0], sites), Distance(2, 3), Harmonic([0.5], 40.0))
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    x = sites.place(jnp.array(x))
+    slope = jax.grad(lambda x: energy(Frame(x)))(x)
+    assert np.all(slope[2] == 0) and np.linalg.norm(slope[1]) > 1
+    numeric = np.zeros((4, 3))
+    for i, k in np.ndindex(4, 3):
+        step = np.zeros((4, 3))
+        step[i, k] = 1e-5
+        numeric[i, k] = (energy(Frame(sites.place(x + step))) - energy(Frame(sites.place(x - step)))) / 2e-5
+    assert np.allclose(slope, numeric, rtol=0, atol=1e-6)

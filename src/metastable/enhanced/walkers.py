@@ -13,17 +13,19 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metastable.core.contracts import CV, Bias, Potential
 from metastable.core.frame import Frame
 from metastable.dynamics.replicas import Replicas
+from metastable.potentials.sites import WithSites
 
 
 class Biased(eqx.Module):
-    """The potential energy plus a bias on collective variables: U(x) + V(s(x)), kJ/mol."""
+    """The potential energy plus a bias on collective variables: U(x) + V(s(x)), kJ/mol; s may be of virtual sites."""
 
     potential: Potential
     cv: CV
     bias: Bias
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
-        return self.potential(frame) + self.bias(self.cv(frame))
+        seen = self.potential.placed(frame) if isinstance(self.potential, WithSites) else frame
+        return self.potential(frame) + self.bias(self.cv(seen))
 
 
 class WalkersState(eqx.Module):

@@ -113,7 +113,7 @@ class WithSites(eqx.Module):
     sites: Sites
 
     def __call__(self, frame: Frame) -> Float[Array, ""]:
-        return self.potential(self._placed(frame))
+        return self.potential(self.placed(frame))
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -122,9 +122,10 @@ class WithSites(eqx.Module):
 
     def energies(self, frame: Frame) -> dict[str, Float[Array, ""]]:
         """Energy of each term of the potential, kJ/mol, by name."""
-        return self.potential.energies(self._placed(frame))
+        return self.potential.energies(self.placed(frame))
 
-    def _placed(self, frame: Frame) -> Frame:
+    def placed(self, frame: Frame) -> Frame:
+        """The frame with its sites where their parents say: what is a function of it pulls at the parents."""
         return frame.at(self.sites.place(frame.positions))
 
 
