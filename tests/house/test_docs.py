@@ -19,6 +19,7 @@ DOCUMENTS = [
     "docs/architecture.md",
     "docs/extending.md",
     "docs/observables.md",
+    "docs/boxes.md",
 ]
 
 
@@ -78,6 +79,20 @@ def test_the_tables_of_observables_fit_the_example_of_water(checkout):
     _, job = build(read_tables(tables), ROOT / "examples")
     assert list(job.plan.observables) == ["oxygens", "motion", "vibrations", "dielectric"]
     assert read_input(ROOT / "examples/water.toml").observables.keys() >= {"oxygens", "motion", "dielectric"}
+
+
+def test_boxes(checkout):
+    from metastable.cli.build import build
+    from metastable.cli.input import read_tables
+
+    names = execute("docs/boxes.md")
+    volumes = names["volumes"]
+    assert volumes[0] == volumes[9] != volumes[-1]  # held at first
+    assert float(names["repulsion"](names["state"].frame)) > 0
+    ((_, text),) = blocks("docs/boxes.md", "toml")
+    rest = tomllib.loads((ROOT / "examples/alanine-dipeptide-in-water.toml").read_text())
+    _, job = build(read_tables(tomllib.loads(text) | {k: rest[k] for k in ("cv", "bias", "output")}), ROOT / "examples")
+    assert job.plan.constant_volume == 10.0 and "NA" in set(job.molecule.system.topology.residue_names)
 
 
 @pytest.mark.physics
