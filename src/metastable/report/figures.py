@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from metastable.report.notation import Shown, number, plus_minus, shown, symbol
-from metastable.report.plot import Panel, spread
+from metastable.report.plot import Panel, margin, spread
 from metastable.report.rundata import Landscape, Profile, RunData, Series, Trace
 from metastable.report.surface import area, mark
 
@@ -100,8 +100,7 @@ def equilibration_figure(trace: Trace, data: RunData) -> str:
     found = [q for q in data.quantities if q.name == trace.name and math.isfinite(q.value)][:1]
     bands = [q.value + np.array([-1, 1]) * np.nan_to_num(q.error) for q in found]
     lo, hi = spread(mean, *walkers, *bands)
-    left = max(58.0, 30 + 8.0 * max(len(number(float(f"{y:.3g}"))) for y in (lo, hi)))
-    panel = Panel((0.0, float(time[-1])), (lo, hi), left=left)
+    panel = Panel((0.0, float(time[-1])), (lo, hi), left=margin((lo, hi)))
     used = float(data.used_from * time[-1] / trace.time[-1])
     shaded = bool(0 < used <= time[-1])
     title = f"{trace.name} ({trace.unit.replace('^3', '³')})"

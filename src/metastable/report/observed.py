@@ -6,8 +6,8 @@ from html import escape
 import numpy as np
 
 from metastable.report.figures import figure, legend
-from metastable.report.notation import number, plus_minus, typeset
-from metastable.report.plot import Panel, spread
+from metastable.report.notation import plus_minus, typeset
+from metastable.report.plot import Panel, margin, spread
 from metastable.report.rundata import Curve, Observed, Quantity
 
 UNKNOWN = "too short for an error: run longer"
@@ -49,8 +49,7 @@ def _curve_figure(one: Observed, curve: Curve) -> str:
     lo, hi = spread(y, low, high)
     floor = 0.0 if np.nanmin(y, initial=0.0) > -0.05 * np.nanmax(np.abs(y), initial=0.0) else lo
     start = 0.0 if 0 <= x[0] < 0.1 * x[-1] else float(x[0])
-    left = max(58.0, 30 + 8.0 * max(len(number(float(f"{v:.2g}"))) for v in (floor, hi)))
-    panel = Panel((start, float(x[-1])), (floor, hi), left=left)
+    panel = Panel((start, float(x[-1])), (floor, hi), left=margin((floor, hi)))
     drawn = [panel.shade(*curve.window)] if curve.window is not None else []
     drawn.append(panel.axes(_titled(curve.x_label, curve.x_unit), _titled(curve.label, curve.unit)))
     drawn += [panel.band(x, low, high, "s1")] if known else []

@@ -119,6 +119,12 @@ class Panel:
         return [f"{coordinate(self.px(a))} {coordinate(self.py(b))}" for a, b in zip(x, y, strict=True)]
 
 
+def margin(y: tuple[float, float]) -> float:
+    """The left margin that the numbers and the name of a y axis of this range want, SVG units."""
+    longest = max(map(len, _tick_texts(tuple(ticks_between(*y, about=5)))), default=0)
+    return max(58.0, 38 + 8.0 * longest)
+
+
 def spread(*arrays: np.ndarray, margin: float = 0.06, floor: float | None = None) -> tuple[float, float]:
     """A range that holds all finite numbers with some room; it begins at ``floor`` where one is given."""
     values = np.concatenate([np.ravel(a) for a in arrays])
