@@ -24,7 +24,8 @@ import numpy as np
 
 from metastable.core.frame import Frame
 from metastable.io.molecules import from_openmm
-from metastable.io.parameters import Implicit, Rules, system_from_parameters, system_from_xml
+from metastable.io.parameters import system_from_parameters, system_from_xml
+from metastable.io.rules import Implicit, Rules
 from metastable.io.structures import read_structure
 
 SHAKEN = (0.0, 0.005, 0.02)

@@ -36,7 +36,8 @@ from metastable.dynamics.integrators import Langevin
 from metastable.dynamics.replicas import Replicas
 from metastable.dynamics.state import temperature
 from metastable.io.molecules import Molecule, from_openmm
-from metastable.io.parameters import Rules, system_from_xml
+from metastable.io.parameters import system_from_xml
+from metastable.io.rules import Rules
 from metastable.io.structures import read_structure
 from metastable.loops.run import run
 

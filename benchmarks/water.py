@@ -46,7 +46,8 @@ from metastable.estimate.fluctuations import mass_density
 from metastable.estimate.structure import radial_distribution
 from metastable.estimate.transport import diffusion, mean_squared_displacement
 from metastable.io.molecules import Molecule, from_openmm
-from metastable.io.parameters import Box, Rules, Solvate, system_from_xml
+from metastable.io.parameters import system_from_xml
+from metastable.io.rules import Box, Rules, Solvate
 from metastable.io.structures import read_structure
 from metastable.loops.run import run
 

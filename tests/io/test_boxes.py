@@ -11,7 +11,7 @@ from metastable.core.errors import InputError
 from metastable.core.frame import Frame
 from metastable.dynamics.state import force
 from metastable.io.molecules import from_openmm, load_molecule
-from metastable.io.parameters import Box, Solvate
+from metastable.io.rules import Box, Solvate
 
 WATER = ["amber14-all.xml", "amber14/tip3p.xml"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from metastable.core.errors import InputError
 from metastable.io.molecules import from_openmm, load_molecule
-from metastable.io.parameters import Implicit
+from metastable.io.rules import Implicit
 
 pytest.importorskip("openmm")
 

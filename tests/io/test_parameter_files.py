@@ -8,7 +8,8 @@ import pytest
 from metastable.core.errors import InputError
 from metastable.core.frame import Frame
 from metastable.io.molecules import load_molecule
-from metastable.io.parameters import Implicit, Rules, system_from_parameters
+from metastable.io.parameters import system_from_parameters
+from metastable.io.rules import Implicit, Rules
 from metastable.io.structures import read_structure
 
 openmm = pytest.importorskip("openmm")

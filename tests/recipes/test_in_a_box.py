@@ -12,7 +12,7 @@ from metastable.core.axis import Axis
 from metastable.core.units import bar, kelvin
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.io.molecules import load_molecule
-from metastable.io.parameters import Box, Solvate
+from metastable.io.rules import Box, Solvate
 from metastable.recipes.metadynamics import metadynamics
 from metastable.recipes.plan import Plan
 

@@ -18,7 +18,7 @@ from metastable.estimate.correlation import Blocks
 from metastable.estimate.curve import Curve
 from metastable.estimate.fluctuations import total_dipole
 from metastable.io.molecules import Molecule, load_molecule
-from metastable.io.parameters import Box
+from metastable.io.rules import Box
 from metastable.io.selection import select_atoms
 from metastable.potentials.sites import Average, Sites
 from metastable.potentials.sum import Sum

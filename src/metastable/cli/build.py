@@ -19,7 +19,7 @@ from metastable.core.units import kelvin
 from metastable.enhanced import biases
 from metastable.enhanced.metadynamics import WellTempered
 from metastable.io.molecules import Molecule, load_molecule
-from metastable.io.parameters import Box, Implicit, Solvate
+from metastable.io.rules import Box, Implicit, Solvate
 from metastable.recipes import observing
 from metastable.recipes.plan import Plan
 

@@ -14,16 +14,8 @@ from metastable.core.pairs import check_box
 from metastable.core.space import reduced, spanning, whole
 from metastable.core.system import System, Topology
 from metastable.io.forcefield import box_vectors, terms
-from metastable.io.parameters import (
-    Box,
-    Implicit,
-    Rules,
-    Solvate,
-    file_problems,
-    system_from_parameters,
-    system_from_xml,
-    xml_problems,
-)
+from metastable.io.parameters import file_problems, system_from_parameters, system_from_xml, xml_problems
+from metastable.io.rules import Box, Implicit, Rules, Solvate
 from metastable.io.sites import sites_of
 from metastable.io.structures import name_of, read_structure, structure_problems
 from metastable.io.tables import number, plain
