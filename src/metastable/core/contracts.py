@@ -4,7 +4,7 @@ Replicas come from :func:`metastable.core.replicas.replicate`, devices from shar
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -69,6 +69,15 @@ class Sampler(Protocol[S]):
 
     def step(self, key: PRNGKeyArray, state: S) -> S:
         """The next state, of the same structure, shapes and precisions; all its chance comes from the key."""
+        ...
+
+
+@runtime_checkable
+class Several(Protocol[S]):
+    """What a sampler of many systems may have beside ``step``: several steps at once, where that is cheaper."""
+
+    def advance(self, keys: PRNGKeyArray, state: S) -> S:
+        """The state after as many steps as keys."""
         ...
 
 

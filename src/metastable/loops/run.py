@@ -8,6 +8,8 @@ import jax
 from jax import lax
 from jaxtyping import PRNGKeyArray
 
+from metastable.core.contracts import Several
+
 
 class Block(NamedTuple):
     """One stretch of a run.
@@ -57,8 +59,8 @@ def run(
 
 
 def advance(sampler: Any, keys: PRNGKeyArray, state: Any) -> Any:
-    """The state some steps later, one step a key. A sampler with an ``advance(keys, state)`` of its own does it."""
-    if hasattr(sampler, "advance"):
+    """The state as many steps later as there are keys."""
+    if isinstance(sampler, Several):
         return sampler.advance(keys, state)
     return lax.scan(lambda state, key: (sampler.step(key, state), None), state, keys)[0]
 
