@@ -1,10 +1,26 @@
 """What many tests ask for: real data where it is at hand, and double precision."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
+
+_compiled = tempfile.TemporaryDirectory(prefix="metastable-compiled-", ignore_cleanup_errors=True)
+
+
+def pytest_configure(config):
+    """Of programs that a session compiles twice, such as a run and the one that goes on with it, the second is loaded.
+
+    Where the environment names no cache that outlives the session; processes that tests start share it.
+    """
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def pytest_unconfigure(config):
+    _compiled.cleanup()
 
 
 @pytest.fixture(scope="session")
