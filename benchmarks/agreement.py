@@ -40,6 +40,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The structure, the files and the solvent, as the rows show them."""
         solvent = "" if self.implicit is None else f", {self.implicit.model}"
         solvent += f" kappa {self.implicit.kappa}" if self.implicit is not None and self.implicit.kappa else ""
         return f"{Path(self.structure).stem}, {' + '.join(Path(f).name for f in self.files)}{solvent}"

@@ -116,10 +116,16 @@ class CRescale(eqx.Module):
             )
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> CoupledState:
+        """The sampler's first state; the box moves after ``hold`` and ``every`` steps.
+
+        frame: with a box, positions (atoms, 3). Raises ValueError for what only a frame shows: no box, groups of
+        another number of atoms, a molecule without mass, kT that is not positive.
+        """
         _check_start(self, frame)
         return CoupledState(self.sampler.init(key, frame), jnp.asarray(-self.hold, jnp.int32))
 
     def step(self, key: PRNGKeyArray, state: CoupledState) -> CoupledState:
+        """One step of the sampler and, where ``every`` are done, a move of the box."""
         waited, inner = state.waited + 1, self.sampler.step(key, state.inner)
         inner = lax.cond(waited == self.every, lambda s: self._move(jax.random.fold_in(key, 1), s), lambda s: s, inner)
         return CoupledState(inner, jnp.where(waited == self.every, 0, waited))
@@ -188,6 +194,11 @@ class MonteCarloBarostat(eqx.Module):
             raise ValueError(f"MonteCarloBarostat: tuning = {self.tuning} moves must be at least 0")
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> MonteCarloState:
+        """The sampler's first state, with ``size`` in each mode and no moves counted.
+
+        frame: with a box, positions (atoms, 3). Raises ValueError for what only a frame shows: no box, groups of
+        another number of atoms, a molecule without mass, kT that is not positive.
+        """
         _check_start(self, frame)
         modes = len(COUPLINGS[self.coupling].weights)
         sizes = jnp.full(modes, self.size, frame.positions.dtype)
@@ -197,6 +208,7 @@ class MonteCarloBarostat(eqx.Module):
         return MonteCarloState(inner, waited, sizes=sizes, tried=none, accepted=none)
 
     def step(self, key: PRNGKeyArray, state: MonteCarloState) -> MonteCarloState:
+        """One step of the sampler and, where ``every`` are done, a trial move of the box in one mode."""
         waited, inner = state.waited + 1, self.sampler.step(key, state.inner)
         due = waited == self.every
         rest = {"sizes": state.sizes, "tried": state.tried, "accepted": state.accepted}

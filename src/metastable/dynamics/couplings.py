@@ -40,6 +40,7 @@ class Coupling(NamedTuple):
 
     @property
     def swelling(self) -> np.ndarray:
+        """d ln V / d e_k, the traces of the generators, (modes,)."""
         return np.trace(self.generators, axis1=1, axis2=2)
 
 

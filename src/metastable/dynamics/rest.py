@@ -26,9 +26,11 @@ class AtRest(eqx.Module):
     potential, masses, kT, dt = (of_sampler(name) for name in ("potential", "masses", "kT", "dt"))
 
     def init(self, key: PRNGKeyArray, frame: Frame) -> Any:
+        """The sampler's first state, its centre of mass at rest. frame: positions (atoms, 3), nm."""
         return self._rest(self.sampler.init(key, frame))
 
     def step(self, key: PRNGKeyArray, state: Any) -> Any:
+        """One step of the sampler, then the momenta without that of the centre of mass."""
         return self._rest(self.sampler.step(key, state))
 
     def _rest(self, state):

@@ -49,10 +49,12 @@ class ReactionField(eqx.Module):
     dielectric: Float[Array, ""] = eqx.field(converter=leaf, default=78.3)
 
     def near(self, r2, inverse, cutoff):
+        """1/r + k r^2 - c, 1/nm. r2: r^2, nm^2. inverse: 1/r, 1/nm. cutoff: nm."""
         eps = self.dielectric
         return inverse + (eps - 1) / (2 * eps + 1) / cutoff**3 * r2 - 3 * eps / (2 * eps + 1) / cutoff
 
     def far(self, charges, pairs, frame):
+        """Nothing: 0 kJ/mol."""
         return jnp.zeros((), frame.positions.dtype)
 
 
@@ -67,9 +69,11 @@ class MeshEwald(eqx.Module):
     order: int = eqx.field(static=True, default=5)
 
     def near(self, r2, inverse, cutoff):
+        """erfc(alpha r) / r, 1/nm. r2: r^2, nm^2. inverse: 1/r, 1/nm. The cutoff does not enter."""
         return screened(self.alpha, r2, inverse)
 
     def far(self, charges, pairs, frame):
+        """The reciprocal sum on the mesh, kJ/mol, less that of the pairs that the near part leaves out, (pairs, 2)."""
         mesh = PME(charges, self.alpha, self.grid, self.order)(frame)
         return mesh + Excluded(charges, self.alpha, pairs)(frame) if len(pairs) else mesh
 
@@ -84,9 +88,11 @@ class PlainEwald(eqx.Module):
     kmax: tuple[int, int, int] = eqx.field(static=True)
 
     def near(self, r2, inverse, cutoff):
+        """erfc(alpha r) / r, 1/nm. r2: r^2, nm^2. inverse: 1/r, 1/nm. The cutoff does not enter."""
         return screened(self.alpha, r2, inverse)
 
     def far(self, charges, pairs, frame):
+        """The reciprocal sum, kJ/mol, less that of the pairs that the near part leaves out, (pairs, 2)."""
         waves = Ewald(charges, self.alpha, self.kmax)(frame)
         return waves + Excluded(charges, self.alpha, pairs)(frame) if len(pairs) else waves
 
