@@ -134,6 +134,7 @@ def turn(points: int) -> np.ndarray:
 
 
 def window_centers() -> np.ndarray:
+    """Of the windows of phi, rad, (windows,)."""
     return turn(WINDOWS)
 
 
