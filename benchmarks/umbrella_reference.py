@@ -99,7 +99,7 @@ def sample(time: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     def held(share, kappas, common):
         def places(replicas):
             harmonic, flat = replicas.sampler.potential.bias.biases
-            return harmonic.center, harmonic.kappa, flat.bias.coefficients
+            return harmonic.center, harmonic.kappa, flat.bias.spline.coefficients
 
         new = (here + ways * share, kappas, common)
         return eqx.tree_at(places, replicas, tuple(jnp.asarray(x, jnp.float32) for x in new))

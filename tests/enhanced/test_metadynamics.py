@@ -113,7 +113,7 @@ def test_a_walker_outside_feels_the_tails_raises_no_hill_and_is_counted():
     after = raise_(grid, jnp.array([[3.3], [-0.2], [3.0]]))
     assert int(after.outside) == 2
     only_inside = raise_(grid, jnp.array([[3.0]]))
-    np.testing.assert_allclose(after.coefficients, only_inside.coefficients, atol=1e-14)
+    np.testing.assert_allclose(after.spline.coefficients, only_inside.spline.coefficients, atol=1e-14)
 
 
 def test_a_full_list_says_so_and_keeps_what_it_has():
@@ -131,7 +131,7 @@ def test_the_update_serves_inside_a_compiled_loop():
     looped, _ = eqx.filter_jit(lambda grid: jax.lax.scan(lambda bias, s: (bias.update(s, KT), None), grid, s))(grid)
     for row in s:
         grid = raise_(grid, row)
-    np.testing.assert_allclose(looped.coefficients, grid.coefficients, atol=1e-12)
+    np.testing.assert_allclose(looped.spline.coefficients, grid.spline.coefficients, atol=1e-12)
 
 
 def test_values_free_energy_and_offset_are_those_of_the_bias():

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metastable.core.axis import Axis
 from metastable.cvs.variable import wrap
+from metastable.enhanced.spline import Spline
 
 _CUTOFF = 6.25
 _FLOOR = math.exp(-_CUTOFF)
@@ -35,61 +36,46 @@ _REACH = math.sqrt(2 * _CUTOFF)
 class WellTempered(eqx.Module):
     """Well-tempered metadynamics on a grid of one, two or three CVs.
 
-    Between the points of the grid it is a tensor-product cubic B-spline, so that forces are continuous and exact
-    derivatives of the energy. Its coefficients come from the hills at the points by a five-point filter. At a spacing
-    of a third of the width the error is some 5e-4 of a hill's height, mostly at its rim, where a hill ends with a
-    kink; inside a hill it is of fourth order in the spacing.
+    It is a :class:`~metastable.enhanced.spline.Spline`. At a spacing of a third of the width the error is some 5e-4 of
+    a hill's height, mostly at its rim, where a hill ends with a kink; inside a hill it is of fourth order in the
+    spacing.
 
     An axis that is not periodic continues, unseen, by as much as a hill reaches. A walker outside lower...upper
     feels the tails of the hills inside and, further out, no bias; it raises no hill, and is counted in
     ``outside``. Where that is not wanted add an ``UpperWall`` or a ``LowerWall`` a little inside the grid.
 
-    coefficients: of the spline, kJ/mol. outside: how many times a walker was outside at an update.
+    spline: kJ/mol. outside: how many times a walker was outside at an update.
     height: kJ/mol. widths: standard deviations, in the units of the CVs, (cvs,). bias_factor: more than 1.
     """
 
-    axes: tuple[Axis, ...] = eqx.field(static=True)
-    margins: tuple[int, ...] = eqx.field(static=True)
-    coefficients: Float[Array, "..."]
+    spline: Spline
     height: Float[Array, ""]
     widths: Float[Array, " cvs"]
     bias_factor: Float[Array, ""]
     outside: Int[Array, ""]
 
     def __init__(self, axes: Sequence[Axis], *, height: float, widths: Sequence[float], bias_factor: float):
-        self.axes = tuple(axes)
-        widths = tuple(np.broadcast_to(np.asarray(widths, float), (len(self.axes),)))
-        _check(self.axes, widths, bias_factor)
-        self.margins = tuple(
-            0 if a.periodic else math.ceil(_REACH * w / a.spacing) + 4 for a, w in zip(self.axes, widths, strict=True)
-        )
-        shape = [len(a.points) + 2 * m for a, m in zip(self.axes, self.margins, strict=True)]
-        self.coefficients, self.outside = jnp.zeros(shape), jnp.zeros((), jnp.int32)
+        axes = tuple(axes)
+        widths = tuple(np.broadcast_to(np.asarray(widths, float), (len(axes),)))
+        _check(axes, widths, bias_factor)
+        self.spline, self.outside = Spline(axes, [_REACH * w for w in widths]), jnp.zeros((), jnp.int32)
         self.height, self.widths, self.bias_factor = (jnp.asarray(x, float) for x in (height, widths, bias_factor))
 
     def __call__(self, s: Float[Array, " cvs"]) -> Float[Array, ""]:
-        weights, indices = [], [0]
-        for axis, margin, size, x in zip(self.axes, self.margins, self.coefficients.shape, s, strict=True):
-            x = (x - axis.lower) / axis.spacing + margin
-            x = x - size * jnp.floor(x / size) if axis.periodic else jnp.clip(x, 1, size - 3)
-            cell = lax.stop_gradient(jnp.minimum(jnp.floor(x), size - 1))
-            weights.append(_spline(x - cell))
-            points = _around(cell.astype(jnp.int32), size)
-            indices = [i * size + point for i in indices for point in points]
-        terms = list(self.coefficients.ravel()[jnp.stack(indices)].astype(s.dtype))
-        for a, b, c, d in reversed(weights):  # written out, it is one loop over the replicas: three times as fast
-            terms = [
-                a * v[0] + b * v[1] + c * v[2] + d * v[3] for v in zip(*(terms[i::4] for i in range(4)), strict=True)
-            ]
-        return terms[0]
+        return self.spline(s)
 
     def update(self, s: Float[Array, "walkers cvs"], kT: Float[Array, ""]) -> Self:
         """The bias with one hill more for each walker that is inside the grid."""
-        outside = self._outside(s)
-        heights = jnp.where(outside, 0, _heights(self, self._at(s), kT)).astype(self.coefficients.dtype)
-        new = self.coefficients + self._filtered(self._hills(s.astype(self.coefficients.dtype), heights))
+        outside, dtype = self.spline.outside(s), self.spline.coefficients.dtype
+        heights = jnp.where(outside, 0, _heights(self, self.spline.at(s), kT)).astype(dtype)
+        new = self.spline.plus(self._hills(s.astype(dtype), heights))
         count = self.outside + jnp.sum(outside, dtype=self.outside.dtype)
-        return eqx.tree_at(lambda b: (b.coefficients, b.outside), self, (new, count))
+        return eqx.tree_at(lambda b: (b.spline, b.outside), self, (new, count))
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Of the grid."""
+        return self.spline.axes
 
     @property
     def grid(self) -> tuple[np.ndarray, ...]:
@@ -99,11 +85,7 @@ class WellTempered(eqx.Module):
     @property
     def values(self) -> Float[Array, "..."]:
         """The bias on the grid, kJ/mol."""
-        values = self.coefficients
-        for d, (axis, margin) in enumerate(zip(self.axes, self.margins, strict=True)):
-            values = (jnp.roll(values, 1, d) + 4 * values + jnp.roll(values, -1, d)) / 6
-            values = lax.slice_in_dim(values, margin, margin + len(axis.points), axis=d)
-        return values
+        return self.spline.values
 
     def free_energy(self) -> Float[Array, "..."]:
         """The estimate of F on the grid, kJ/mol, 0 at its lowest: -bias_factor / (bias_factor - 1) V.
@@ -123,29 +105,11 @@ class WellTempered(eqx.Module):
         share = 1 / self.bias_factor / (1 - 1 / self.bias_factor)
         return kT * (jax.nn.logsumexp(v / (1 - 1 / self.bias_factor)) - jax.nn.logsumexp(v * share))
 
-    def _outside(self, s) -> Bool[Array, " walkers"]:
-        beyond = [(x < a.lower) | (x > a.upper) for a, x in zip(self.axes, s.T, strict=True) if not a.periodic]
-        return sum(beyond, jnp.zeros(len(s), bool))
-
-    def _at(self, s):
-        """The bias at many places, from a table of spline weights an axis: it compiles in a fifth of the time."""
-        tables = []
-        for axis, margin, size, x in zip(self.axes, self.margins, self.coefficients.shape, s.T, strict=True):
-            x = (x - axis.lower) / axis.spacing + margin
-            apart = (x if axis.periodic else jnp.clip(x, 1, size - 3)) - jnp.arange(size)[:, None]
-            apart = jnp.abs(apart - size * jnp.round(apart / size) if axis.periodic else apart)
-            tables.append(jnp.where(apart < 1, 2 / 3 - apart**2 + apart**3 / 2, jnp.maximum(2 - apart, 0) ** 3 / 6))
-        *tables, last = tables
-        values = jnp.matmul(self.coefficients.astype(s.dtype), last, precision="highest")  # (..., walkers)
-        for table in reversed(tables):
-            values = jnp.sum(values * table, axis=-2)
-        return values
-
     def _hills(self, s, heights):
         """The sum of the hills at all the points of the grid, margins included."""
         profiles = []
-        for d, (axis, margin, size) in enumerate(zip(self.axes, self.margins, self.coefficients.shape, strict=True)):
-            points = jnp.asarray(axis.lower + axis.spacing * (np.arange(size) - margin), s.dtype)
+        for d, (axis, places) in enumerate(zip(self.axes, self.spline.places, strict=True)):
+            points = jnp.asarray(places, s.dtype)
             delta = wrap((points - s[:, d : d + 1])[..., None], [axis.period])[..., 0]
             profiles.append(jnp.exp(-((delta / self.widths[d].astype(s.dtype)) ** 2) / 2))
 
@@ -155,14 +119,7 @@ class WellTempered(eqx.Module):
                 hill = hill[..., None] * profile[i]
             return total + heights[i] * jnp.maximum(hill - _FLOOR, 0)
 
-        return lax.fori_loop(0, len(s), add, jnp.zeros_like(self.coefficients)) / (1 - _FLOOR)
-
-    def _filtered(self, values):
-        """The spline's coefficients for given values: 1 - D/6 + D^2/36 on each axis, D the second difference."""
-        for d in range(values.ndim):
-            second = _second_difference(values, d)
-            values = values - second / 6 + _second_difference(second, d) / 36
-        return values
+        return lax.fori_loop(0, len(s), add, jnp.zeros_like(self.spline.coefficients)) / (1 - _FLOOR)
 
 
 class Hills(eqx.Module):
@@ -231,25 +188,7 @@ def _heights(bias, raised, kT):
     return bias.height * jnp.exp(-raised / kT * share)
 
 
-def _spline(t):
-    """The four cubic B-splines that are not 0 at t in 0...1."""
-    u = 1 - t
-    return u**3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (4 - 6 * u**2 + 3 * u**3) / 6, t**3 / 6
-
-
-def _around(cell, size: int):
-    """The four points around a cell of an axis, whose ends are joined."""
-    steps = (cell - 1, cell, cell + 1, cell + 2)
-    return [jnp.where(i < 0, i + size, jnp.where(i >= size, i - size, i)) for i in steps]
-
-
-def _second_difference(values, axis: int):
-    return jnp.roll(values, 1, axis) - 2 * values + jnp.roll(values, -1, axis)
-
-
 def _check(axes: Sequence[Axis], widths: Sequence[float], bias_factor: float) -> None:
-    if not 1 <= len(axes) <= 3:
-        raise ValueError(f"a metadynamics grid has 1, 2 or 3 axes, not {len(axes)}: use Hills for more")
     if not bias_factor > 1:
         raise ValueError(f"the bias factor must be more than 1 (infinity is plain metadynamics), not {bias_factor:g}")
     for axis, width in zip(axes, widths, strict=True):
