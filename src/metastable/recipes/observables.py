@@ -89,16 +89,18 @@ class RDF(Observable):
         first, second = (np.searchsorted(atoms, group) for group in (self.first, self._second))
         labels = self._labels(records.molecule)[atoms]
         found = radial_distribution(positions, box, first, second, limit=limit, bins=self.bins, molecules=labels)
-        notes = () if limit == self.limit else (f"The box became so small that g(r) ends at {reached:.3g} nm.",)
+        notes = [] if limit == self.limit else [f"The box became so small that g(r) ends at {reached:.3g} nm."]
+        if not np.isfinite(found.g.estimate.error).any():
+            notes.append(f"Too short for errors of g(r) ({name}), and so for its first shell: run longer.")
         shell = first_shell(found.g)
         near = until(found.coordination, len(found.g) if shell is None else shell[1] + shell[1] // 2)
         graphs = (Graph("g(r)", "r", found.g), Graph("neighbours within r", "r", near))
         if shell is None:
-            return Found({}, graphs, notes)
+            return Found({}, graphs, tuple(notes))
         top, end = shell
         peak = {f"first peak of g(r), at {found.g.x[top]:.3g} nm": found.g.estimate[top]}
         inside = {f"neighbours within {found.coordination.x[end]:.3g} nm": found.coordination.estimate[end]}
-        return Found(peak | inside, graphs, notes)
+        return Found(peak | inside, graphs, tuple(notes))
 
 
 def first_shell(g: Curve) -> tuple[int, int] | None:
