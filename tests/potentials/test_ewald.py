@@ -107,27 +107,11 @@ def test_an_excluded_pair_lacks_coulombs_law(x64):
     assert float(left_out) == pytest.approx(wanted, rel=1e-9)
 
 
-def of_openmm(charges, box, excluded, cutoff, method):
-    """A system with these charges alone."""
-    system, force = openmm.System(), openmm.NonbondedForce()
-    for charge in charges:
-        system.addParticle(1)
-        force.addParticle(charge, 1, 0)
-    for i, j in excluded:
-        force.addException(int(i), int(j), 0, 1, 0)
-    force.setExceptionsUsePeriodicBoundaryConditions(True)
-    force.setNonbondedMethod(method)
-    force.setCutoffDistance(cutoff)
-    system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) for row in box.tolist()))
-    system.addForce(force)
-    return system, force
-
-
 @pytest.mark.parametrize("tolerance", [5e-4, 1e-6])
 @pytest.mark.parametrize("cutoff", [0.7, 1.0])
-def test_choices_are_openmms(cutoff, tolerance):
+def test_choices_are_openmms(charged, cutoff, tolerance):
     box = np.diag([2.0, 3.7, 7.3])
-    system, force = of_openmm(CHARGES, box, [], cutoff, openmm.NonbondedForce.PME)
+    system, force = charged(CHARGES, box, [], cutoff, openmm.NonbondedForce.PME)
     force.setEwaldErrorTolerance(tolerance)
     context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatform("Reference"))
     context.setPositions(POSITIONS)
@@ -138,12 +122,12 @@ def test_choices_are_openmms(cutoff, tolerance):
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
-def test_openmms_ewald(x64, tolerance):
+def test_openmms_ewald(x64, charged, tolerance):
     """Also with few waves, where one more or less along one side is seen."""
     box, cutoff = np.diag([2.0, 2.3, 3.4]), 0.9
     out = [[0, 1], [2, 7]]
     charges = CHARGES - CHARGES.mean()
-    system, force = of_openmm(charges, box, out, cutoff, openmm.NonbondedForce.Ewald)
+    system, force = charged(charges, box, out, cutoff, openmm.NonbondedForce.Ewald)
     force.setEwaldErrorTolerance(tolerance)
     context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatform("Reference"))
     context.setPositions(POSITIONS)

@@ -148,20 +148,10 @@ def test_both_ways_of_spreading_are_one(x64):
         np.testing.assert_allclose(jax.jit(partial(spread, shape=shape))(planes, rows, first), wanted, atol=1e-12)
 
 
-def compare_with_openmm(charges, positions, box, excluded, alpha=3.5, grid=(36, 36, 36), cutoff=0.9):
+def compare_with_openmm(charged, charges, positions, box, excluded, alpha=3.5, grid=(36, 36, 36), cutoff=0.9):
     """Relative errors of the energy and of the forces (rms), all in double precision."""
-    system, force = openmm.System(), openmm.NonbondedForce()
-    for charge in charges:
-        system.addParticle(1)
-        force.addParticle(charge, 1, 0)
-    for i, j in excluded:
-        force.addException(int(i), int(j), 0, 1, 0)
-    force.setNonbondedMethod(openmm.NonbondedForce.PME)
-    force.setExceptionsUsePeriodicBoundaryConditions(True)
+    system, force = charged(charges, box, excluded, cutoff, openmm.NonbondedForce.PME)
     force.setPMEParameters(alpha, *grid)
-    force.setCutoffDistance(cutoff)
-    system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) for row in box.tolist()))
-    system.addForce(force)
     context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatform("Reference"))
     context.setPositions(positions)
     state = context.getState(energy=True, forces=True)
@@ -175,21 +165,21 @@ def compare_with_openmm(charges, positions, box, excluded, alpha=3.5, grid=(36, 
     return abs(float(energy) / wanted - 1), relative(-slopes, jnp.asarray(state.getForces(asNumpy=True)._value))
 
 
-def test_openmm_in_a_charged_triclinic_box(x64):
+def test_openmm_in_a_charged_triclinic_box(x64, charged):
     excluded = [[0, 1], [0, 2], [7, 30]]
-    energy, forces = compare_with_openmm(CHARGES, POSITIONS, BOX, excluded, grid=(24, 28, 30))
+    energy, forces = compare_with_openmm(charged, CHARGES, POSITIONS, BOX, excluded, grid=(24, 28, 30))
     assert energy < 1e-7
     assert forces < 1e-7
 
 
-def test_openmm_in_a_water_box(x64, data):
+def test_openmm_in_a_water_box(x64, charged, data):
     pdb = app.PDBFile(str(data / "structures/tip3p-box-openmm.pdb"))
     box = np.diag(pdb.topology.getUnitCellDimensions()._value)
     atoms = pdb.topology.getNumAtoms()
     charges = np.tile([-0.834, 0.417, 0.417], atoms // 3)
     excluded = np.concatenate([3 * np.arange(atoms // 3)[:, None] + pair for pair in ([0, 1], [0, 2], [1, 2])])
     positions = pdb.getPositions(asNumpy=True)._value
-    energy, forces = compare_with_openmm(charges, positions, box, excluded)
+    energy, forces = compare_with_openmm(charged, charges, positions, box, excluded)
     assert energy < 1e-6
     assert forces < 1e-6
 
