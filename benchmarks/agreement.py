@@ -9,9 +9,6 @@ single precision 1e-5 for the root mean square error of the forces relative to t
 codes get the same rounded positions.
 """
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import options_of, show, structures, within
 
 from metastable.core.frame import Frame
 from metastable.io.molecules import from_openmm
@@ -135,30 +133,17 @@ def rows(case: Case, data: Path) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--only", default="", help="only the systems whose name contains this")
     options = parser.parse_args()
-    data = os.environ.get("METASTABLE_DATA")
-    if data is None:
-        print("METASTABLE_DATA is not set: it must name the folder that holds structures/", file=sys.stderr)
-        return 2
-    if not options.json:
-        print(f"{'row':82} {'ours':>13} {'peer':>13} {'error':>9} {'reach':>7}")
-    missed = 0
-    for case in CASES:
-        if options.only not in case.name:
-            continue
-        for row in rows(case, Path(data) / "structures"):
-            missed += row["ratio"] > row["reach"]
-            if options.json:
-                print(json.dumps(row), flush=True)
-            else:
-                verdict = "" if row["ratio"] <= row["reach"] else "  missed"
-                print(
-                    "{row:82} {ours:13.6g} {peer:13.6g} {ratio:9.1e} {reach:7.0e}".format(**row) + verdict, flush=True
-                )
-    return int(missed > 0)
+    data = structures()
+    return show(
+        (row for case in CASES if options.only in case.name for row in rows(case, data)),
+        "{row:82} {ours:13.6g} {peer:13.6g} {ratio:9.1e} {reach:7.0e}".format_map,
+        within,
+        options.json,
+        f"{'row':82} {'ours':>13} {'peer':>13} {'error':>9} {'reach':>7}",
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ difference relative to the peer's rms. --speed adds CPU milliseconds of the reci
 precision.
 """
 
-import argparse
-import json
 import os
 import sys
 import time
@@ -24,6 +22,7 @@ import numpy as np
 import openmm
 from openmm import app
 from openmm.unit import nanometer  # type: ignore[attr-defined]
+from table import options_of, show
 
 from metastable.core.frame import Frame
 from metastable.core.replicas import replicate
@@ -210,24 +209,19 @@ def rows(fast: bool) -> Iterator[dict[str, Any]]:
         yield from forces()
 
 
+def text(row: dict[str, Any]) -> str:
+    """A row as text."""
+    if row["reach"] is None:
+        return "{row:68} {ours:16.3f}".format_map(row)
+    return "{row:68} {ours:16.12g} {peer:16.12g} {error:9.1e} {reach:7.0e}".format_map(row)
+
+
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--speed", action="store_true", help="time the reciprocal part too; run under taskset -c 0")
     options = parser.parse_args()
-    missed = 0
-    for row in rows(options.speed):
-        good = row["reach"] is None or row["error"] <= row["reach"]
-        missed += not good
-        if options.json:
-            print(json.dumps(row), flush=True)
-        elif row["reach"] is None:
-            print("{row:68} {ours:16.3f}".format(**row), flush=True)
-        else:
-            print("{row:68} {ours:16.12g} {peer:16.12g} {error:9.1e} {reach:7.0e}".format(**row)
-                  + ("" if good else "  missed"), flush=True)  # fmt: skip
-    return int(missed > 0)
+    return show(rows(options.speed), text, lambda r: r["reach"] is None or r["error"] <= r["reach"], options.json)
 
 
 if __name__ == "__main__":

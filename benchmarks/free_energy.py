@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from table import Row, above, options_of, show
 
 HERE = Path(__file__).parent
 STRUCTURE = HERE.parent / "examples" / "alanine-dipeptide.pdb"
@@ -172,8 +173,7 @@ def starts() -> dict[str, float]:
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="two seeds, and a limit of 15 s for the peer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[201, 202, 203, 204, 205])
     parser.add_argument("--limit", type=float, default=40.0, help="CPU seconds that the peer has; ours has a quarter")
@@ -208,15 +208,14 @@ def report(found: list[dict[str, tuple[float, bool]]], start: dict[str, float], 
         ("F(phi), start from the compilation cache", mine + start["cached"], its + start["peer"], 1, sure["averaged"]),
         ("F(phi), start with an empty cache", mine + start["cold"], its + start["peer"], 1, sure["averaged"]),
     ]
-    for name, x, y, reach, known in rows:
-        ratio = y / x
-        if as_json:
-            print(json.dumps({"row": name, "ours": x, "peer": y, "ratio": ratio, "reach": reach}))
-        else:
-            verdict = "" if ratio >= reach and sure["reweighted"] else "  missed"
-            low, bound = ("" if exact else ">=" for exact in (sure["reweighted"], known))
-            print(f"{name:48} {low:>2}{x:7.2f} {bound:>2}{y:7.2f} CPU s  ratio {ratio:6.2f}  reach {reach}{verdict}")
-    return int(any(y / x < reach for _, x, y, reach, _ in rows) or not sure["reweighted"])
+    low, bound = "" if sure["reweighted"] else ">=", {row[0]: "" if row[-1] else ">=" for row in rows}
+
+    def text(row: Row) -> str:
+        times = f"{low:>2}{row['ours']:7.2f} {bound[row['row']]:>2}{row['peer']:7.2f} CPU s"
+        return "{row:48} ".format_map(row) + times + "  ratio {ratio:6.2f}  reach {reach}".format_map(row)
+
+    table = ({"row": name, "ours": x, "peer": y, "ratio": y / x, "reach": reach} for name, x, y, reach, _ in rows)
+    return show(table, text, lambda row: above(row) and sure["reweighted"], as_json)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ once, in forward mode one after the other. In a row, ``ours`` is the derivative,
 ``ratio`` the relative error, and ``reach`` what it must not exceed.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import options_of, show, within
 
 from metastable.core.frame import Frame
 from metastable.core.units import fs, kelvin, ps
@@ -96,21 +95,10 @@ def rows() -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
-    options = parser.parse_args()
-    if not options.json:
-        print(f"{'row':45} {'ours':>17} {'difference':>17} {'error':>9} {'reach':>7}")
-    missed = 0
-    for row in rows():
-        good = row["ratio"] <= row["reach"]
-        missed += not good
-        if options.json:
-            print(json.dumps(row), flush=True)
-        else:
-            print("{row:45} {ours:17.10g} {peer:17.10g} {ratio:9.1e} {reach:7.0e}".format(**row)
-                  + ("" if good else "  missed"), flush=True)  # fmt: skip
-    return int(missed > 0)
+    options = options_of(__doc__).parse_args()
+    heading = f"{'row':45} {'ours':>17} {'difference':>17} {'error':>9} {'reach':>7}"
+    line = "{row:45} {ours:17.10g} {peer:17.10g} {ratio:9.1e} {reach:7.0e}".format_map
+    return show(rows(), line, within, options.json, heading)
 
 
 if __name__ == "__main__":

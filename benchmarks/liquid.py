@@ -15,8 +15,6 @@ Then what making the list costs, in evaluations of the force. Looked at before a
 overflow, and that the total energy stayed.
 """
 
-import argparse
-import json
 import subprocess
 import sys
 import time
@@ -27,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import options_of, show
 
 from metastable.core.frame import Frame
 from metastable.dynamics.integrators import VelocityVerlet
@@ -195,34 +194,25 @@ def compare(atoms: int, steps: int, reach: float | None, jaxmd: str, rounds: int
     return [*rows, {**row, "reach": REBUILD_REACH, "missed": cost > REBUILD_REACH}]
 
 
-def show(row: dict[str, Any], as_json: bool) -> None:
-    """Print a row."""
-    if as_json:
-        print(json.dumps(row), flush=True)
-        return
+def text(row: dict[str, Any]) -> str:
+    """A row as text."""
     peer, ratio, reach = (f"{row[k]:10.2f}" if row[k] is not None else " " * 10 for k in ("peer", "ratio", "reach"))
-    print(f"{row['row']:45}{row['ours']:10.2f}{peer}{ratio}{reach}{'  missed' * row['missed']}", flush=True)
+    return f"{row['row']:45}{row['ours']:10.2f}{peer}{ratio}{reach}"
 
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--only", default="", help="only the sizes that contain this")
     parser.add_argument("--rounds", type=int, default=3, help="how many times each runs")
     parser.add_argument("--jaxmd", default="", help="a Python that has JAX-MD; without, its rows are left out")
     options = parser.parse_args()
-    if not options.json:
-        print(f"{'row, CPU microseconds a step':45}{'ours':>10}{'peer':>10}{'ratio':>10}{'reach':>10}")
     if not options.jaxmd:
         print("rows of JAX-MD left out: --jaxmd names no Python that has it", file=sys.stderr)
-    missed = 0
-    for atoms, steps, reach in CASES:
-        if options.only in str(atoms):
-            for row in compare(atoms, steps, reach, options.jaxmd, options.rounds):
-                missed += row["missed"]
-                show(row, options.json)
-    return int(missed > 0)
+    chosen = [case for case in CASES if options.only in str(case[0])]
+    rows = (row for n, steps, reach in chosen for row in compare(n, steps, reach, options.jaxmd, options.rounds))
+    heading = f"{'row, CPU microseconds a step':45}{'ours':>10}{'peer':>10}{'ratio':>10}{'reach':>10}"
+    return show(rows, text, lambda row: not row["missed"], options.json, heading)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,6 @@ With ``--replicas`` the first row's molecule (or the first that ``--only`` leave
 whatever device jax finds, in wall seconds, against OpenMM's CUDA platform where it can be had, or else the above.
 """
 
-import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import above, options_of, show, structures
 
 from metastable.core.frame import Frame
 from metastable.core.units import fs, kelvin, ps
@@ -202,42 +200,27 @@ def sweep(case: Case, data: Path, replicas: list[int], rounds: int) -> Iterator[
                "platform": platform, **ours.check()}  # fmt: skip
 
 
-def show(row: dict[str, Any], as_json: bool) -> None:
-    """Print a row."""
-    if as_json:
-        print(json.dumps(row), flush=True)
-        return
+def text(row: dict[str, Any]) -> str:
+    """A row as text."""
     reach = "" if row["reach"] is None else f"{row['reach']:6.1f}"
-    if row["reach"] is not None and row["ratio"] < row["reach"]:
-        reach += "  missed"
-    print("{row:55} {ours:10.0f} {peer:10.0f} {platform:>10} {ratio:7.2f}".format(**row) + reach, flush=True)
+    return "{row:55} {ours:10.0f} {peer:10.0f} {platform:>10} {ratio:7.2f}".format_map(row) + reach
 
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--only", default="", help="only the rows whose name contains this")
     parser.add_argument("--rounds", type=int, default=5, help="how many times each runs")
     parser.add_argument("--replicas", default="", help="a sweep over numbers of replicas, in wall seconds")
     options = parser.parse_args()
-    data = os.environ.get("METASTABLE_DATA")
-    if data is None:
-        print("METASTABLE_DATA is not set: it must name the folder that holds structures/", file=sys.stderr)
-        return 2
+    data = structures().parent
     cases = [c for c in CASES if options.only in c.name]
-    if not options.json:
-        print(f"{'row, replica-steps per second':55} {'ours':>10} {'OpenMM':>10} {'platform':>10} {'ratio':>7} reach")
-    missed = 0
     if options.replicas:
-        for row in sweep(cases[0], Path(data), [int(n) for n in options.replicas.split(",")], options.rounds):
-            show(row, options.json)
-        return 0
-    for case in cases:
-        row = compare(case, Path(data), options.rounds)
-        missed += row["ratio"] < row["reach"]
-        show(row, options.json)
-    return int(missed > 0)
+        rows = sweep(cases[0], data, [int(n) for n in options.replicas.split(",")], options.rounds)
+    else:
+        rows = (compare(case, data, options.rounds) for case in cases)
+    heading = f"{'row, replica-steps per second':55} {'ours':>10} {'OpenMM':>10} {'platform':>10} {'ratio':>7} reach"
+    return show(rows, text, above, options.json, heading)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ for errors, which are then NaN, and the row counts as missed.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import options_of, show
 
 from metastable.core.frame import Frame
 from metastable.core.space import molecules, volume
@@ -369,24 +369,18 @@ def properties(molecule: Molecule, oxygen: np.ndarray) -> dict[str, Estimate]:
 # ---- the table
 
 
-def show(row: dict[str, Any], as_json: bool) -> None:
-    """Print a row."""
-    if as_json:
-        plain = {k: vars(v) if isinstance(v, Estimate) else v for k, v in row.items()}
-        print(json.dumps(plain, default=float), flush=True)
-        return
+def text(row: dict[str, Any]) -> str:
+    """A row as text."""
     ours, theirs = (
         f"{x:.1f}" if isinstance(x, float) else "" if x is None else str(x) for x in (row["ours"], row["peer"])
     )
     extra = "".join(f"  {k} {row[k]:.1f}" for k in ("temperature", "steps_per_list") if k in row)
-    print(f"{row['row']:42} {ours:>26} {theirs:>26} {row['value']:9.3f} {row['reach']:>8}"
-          f"{'' if row['met'] else '  missed'}{extra}", flush=True)  # fmt: skip
+    return f"{row['row']:42} {ours:>26} {theirs:>26} {row['value']:9.3f} {row['reach']:>8}{extra}"
 
 
 def main() -> int:
     """Print the table; exit 1 where a row does not reach what it should."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser = options_of(__doc__)
     parser.add_argument("--only", default="speed,drift,liquid", help="parts, with commas")
     parser.add_argument("--rounds", type=int, default=5, help="of the comparison of speed")
     parser.add_argument("--ps", type=float, default=0, help="length of each other run; 100, or 40 with --quick")
@@ -395,14 +389,10 @@ def main() -> int:
     options = parser.parse_args()
     options.ps = options.ps or (40.0 if options.quick else 100.0)
     options.waters = options.waters or (216 if options.quick else 512)
-    if not options.json:
-        print(f"{'row':42} {'ours':>26} {'OpenMM':>26} {'value':>9} {'reach':>8}")
-    missed = 0
-    for name in options.only.split(","):
-        for row in {"speed": speed, "drift": drift, "liquid": liquid}[name](options):
-            missed += not row["met"]
-            show(row, options.json)
-    return int(missed > 0)
+    parts = {"speed": speed, "drift": drift, "liquid": liquid}
+    rows = (row for name in options.only.split(",") for row in parts[name](options))
+    heading = f"{'row':42} {'ours':>26} {'OpenMM':>26} {'value':>9} {'reach':>8}"
+    return show(rows, text, lambda row: bool(row["met"]), options.json, heading)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ _PATH = Path(__file__).parents[2] / "benchmarks" / "agreement.py"
 _SPEC = importlib.util.spec_from_file_location("benchmark_agreement", _PATH)
 agreement = importlib.util.module_from_spec(_SPEC)
 sys.modules["benchmark_agreement"] = agreement
+sys.path.insert(0, str(_PATH.parent))  # as where it runs as a script
 _SPEC.loader.exec_module(agreement)
 
 CHOSEN = [

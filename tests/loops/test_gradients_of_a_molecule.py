@@ -9,7 +9,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gradients.py"
 
 
 @pytest.mark.physics
-def test_derivatives_of_an_average_over_a_trajectory_are_finite_differences():
+def test_derivatives_of_an_average_over_a_trajectory_are_finite_differences(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # as where it runs as a script
     spec = importlib.util.spec_from_file_location("gradients", SCRIPT)
     gradients = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gradients)
