@@ -216,6 +216,9 @@ def said(molecule, observable, **changes):
         (VelocityAutocorrelation((0,)), {"integrator": "overdamped"}, "has no velocities"),
         (VelocityAutocorrelation(EVERYONE), {"blocks": 10_000}, "GB of velocities"),
         (Dielectric(), {}, "electrostatics = 'pme'"),
+        (RDF((0, 64)), {}, "observable.x.first: 0 to 64 must lie from 0 to 63"),
+        (RDF((0, 1), ()), {}, "observable.x.second: names no atom"),
+        (Diffusion(np.array([3, 3])), {}, "observable.x.atoms: names an atom twice"),
     ],
 )
 def test_what_does_not_suit_an_observable_is_told(gas, observable, changes, words):

@@ -137,8 +137,24 @@ def problems(plan: Plan, molecule: Molecule) -> list[Problem]:
     return [
         Problem(f"observable.{name}" + (f".{key}" if key else ""), message)
         for name, observable in plan.observables.items()
-        for key, message in observable.problems(plan, molecule)
+        for key, message in _misnamed(name, observable, molecule) or observable.problems(plan, molecule)
     ]
+
+
+def _misnamed(name: str, observable: Any, molecule: Molecule) -> list[Complaint]:
+    """The complaints of a name that no file can hold, and of atoms that are not there, or twice there."""
+    found = [("", "is no name: leave '/' out")] if "/" in name else []
+    for key in ("first", "second", "atoms"):
+        group = getattr(observable, key, None)
+        atoms = np.asarray(() if group is None else group, int)
+        if group is not None and not len(atoms):
+            found.append((key, "names no atom"))
+        elif len(np.unique(atoms)) < len(atoms):
+            found.append((key, "names an atom twice"))
+        elif len(atoms) and not 0 <= atoms.min() <= atoms.max() < len(molecule.system):
+            message = f"must lie from 0 to {len(molecule.system) - 1}: atoms are counted from 0 here"
+            found.append((key, f"{atoms.min()} to {atoms.max()} {message}"))
+    return found
 
 
 def series(plan: Plan, molecule: Molecule) -> dict[str, Series]:
