@@ -359,27 +359,6 @@ def test_gathers_of_any_shape(shape, data):
         agree(lambda x, own: x[tuple(own if isinstance(i, str) else i for i in index)], x, own)
 
 
-def test_traces_the_function_once(x):
-    count = []
-
-    @jax.jit
-    def call(x):
-        return replicate(lambda x: (count.append(1), lax.fori_loop(0, 3, lambda i, y: y + x, x))[1])(x)
-
-    call(x), call(x + 1)
-    assert len(count) == 1
-
-
-def test_replicas_stay_last(x):
-    """No intermediate of a force has the replicas anywhere but last: that is what the module is for."""
-    distinct = 11
-    x = jnp.zeros((7, 3, distinct))
-    jaxpr = jax.make_jaxpr(replicate(jax.grad(pair_energy)))(x)
-    shapes = [v.aval.shape for eqn in jaxpr.eqns for v in eqn.outvars]
-    assert len(shapes) > 20
-    assert all(distinct not in shape[:-1] for shape in shapes)
-
-
 def test_layouts_are_inverse(x):
     tree = {"x": x, "y": (x[0], None)}
     assert leading(tree)["x"].shape == (REPLICAS, 7, 3)
@@ -393,19 +372,3 @@ def test_errors(x):
         replicate(lambda x: x, shared=(0,))(x)
     with pytest.raises(ValueError, match="shared"):
         replicate(lambda x, a: x * a)(x, 2.0)
-
-
-def test_a_branch_that_no_replica_takes_is_not_computed():
-    """What is done every few steps costs nothing in between, though each replica counts for itself."""
-
-    def step(count, x):
-        return lax.cond(count == 3, lambda x: x[jnp.argsort(x)], lambda x: -x, x)
-
-    counts, x = jnp.array([1, 2, 1, 2]), jax.random.normal(jax.random.key(0), (5, REPLICAS))
-    inside = [str(eqn) for eqn in jax.make_jaxpr(replicate(step))(counts, x).eqns if eqn.primitive.name == "cond"]
-    assert sum("sort" in eqn for eqn in inside) == 1
-    outside = [eqn for eqn in jax.make_jaxpr(replicate(step))(counts, x).eqns if eqn.primitive.name != "cond"]
-    assert not any("sort" in str(eqn) for eqn in outside)
-    assert np.array_equal(replicate(step)(counts, x), -x)
-    some = jnp.array([1, 3, 3, 2])
-    assert np.array_equal(replicate(step)(some, x), loop(step, some, x))
