@@ -4,6 +4,7 @@ import json
 
 import h5py
 import jax
+import jax.numpy as jnp
 import mdtraj
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from metastable.core.errors import InputError
 from metastable.core.frame import Frame
 from metastable.core.system import System, Topology
-from metastable.core.units import bar, kelvin
+from metastable.core.units import bar, inverse_cm, kelvin
 from metastable.cvs import Stack
 from metastable.enhanced.biases import Harmonic
 from metastable.estimate.correlation import Blocks
@@ -260,3 +261,31 @@ def test_atoms_by_the_words_of_mdtraj(gas):
     for text in ("havy", "name B and", "resname > 3", "__import__('os')"):
         with pytest.raises(ValueError, match="is no selection of MDTraj"):
             select_atoms(text, system)
+
+
+@pytest.mark.parametrize("integrator", ["langevin", "csvr"])
+def test_the_spectrum_of_a_molecule_in_vacuum(tmp_path, integrator):
+    """Two atoms on a spring: one line, and the temperature is that of the thermostat, centre held still or not."""
+    frequency = 300 * 2 * np.pi * inverse_cm  # 1/ps
+    system = System(
+        np.array([6, 6]), np.full(2, 12.0), np.zeros(2), Topology(("A", "B"), ("X",) * 2, ("1",) * 2, ("A",) * 2)
+    )
+    spring = Sum(
+        {"spring": lambda f: 3.0 * frequency**2 * (jnp.linalg.norm(f.positions[0] - f.positions[1]) - 0.2) ** 2}
+    )
+    pair = Molecule(system, Frame(np.array([[0.0, 0, 0], [0.2, 0, 0]])), spring)
+    plan = Plan(KT, dt=0.002, friction=0.5, relaxation=0.5, integrator=integrator, walkers=16, blocks=4, steps=5000,
+                every=5, frames=100, trajectory_walkers=16, minimize=False, recenter=True,
+                observables={"v": VelocityAutocorrelation((0, 1), 1.0)})  # fmt: skip
+    dynamics(plan, pair, None, None, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    (observable,) = results["observables"]
+    assert observable["estimates"] == []
+    _, states = observable["curves"]
+    x, density = np.array(states["x"]), np.array(states["values"])
+    line = x > 150
+    assert x[line][np.argmax(density[line])] == pytest.approx(300, abs=1.2 * (x[1] - x[0]))
+    share = density[line].sum() * (x[1] - x[0])
+    assert share == pytest.approx(1 / 6 if integrator == "langevin" else 1 / 3, rel=0.15)
+    found = entry(results, "temperature")
+    assert abs(found["value"] - 300) < 4 * found["error"] + 3

@@ -107,7 +107,7 @@ def _thermostat(plan: Plan) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class VelocityAutocorrelation(Observable):
-    """<v(0) v(t)> of atoms, its spectrum with each atom weighed by its mass, and D by Green and Kubo.
+    """<v(0) v(t)> of atoms, its spectrum with each atom weighed by its mass, and, in a box, D by Green and Kubo.
 
     limit: ps, the longest time; lines of the spectrum are 1 / limit wide. Atoms without mass are left out.
     """
@@ -157,14 +157,15 @@ class VelocityAutocorrelation(Observable):
         masses = records.molecule.system.masses[self._moving(records.molecule)]
         curve = velocity_autocorrelation(v, step, limit=self.limit * (1 + 1e-9))
         states = _seen(spectrum(velocity_autocorrelation(v, step, masses, limit=self.limit * (1 + 1e-9))))
-        integral = green_kubo(curve)
         graphs = (
             Graph("velocity autocorrelation", "time", curve.over(0, "")),
             Graph("density of states", "wavenumber", states),
-            Graph("Green-Kubo integral", "time", integral),
         )
+        if records.molecule.frame.box is None:  # a molecule by itself flies and turns: it does not diffuse
+            return Found({}, graphs, _thermostat(plan))
+        integral = green_kubo(curve)
         found = {f"diffusion by Green-Kubo, to {self.limit:g} ps": integral.estimate[-1]}
-        return Found(found, graphs, _thermostat(plan))
+        return Found(found, (*graphs, Graph("Green-Kubo integral", "time", integral)), _thermostat(plan))
 
 
 def widest_spacing(molecule: Molecule, atoms: np.ndarray) -> tuple[float, str]:

@@ -159,10 +159,11 @@ def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[A
     """
     system, _, potential = molecule
     masses, wanted = jnp.asarray(system.masses), series(plan, molecule)
+    free = degrees_of_freedom(plan, molecule)
 
     def one(state, bias):
         s = walkers.cv(state.frame)
-        kT = temperature(state.momenta, masses, system.degrees_of_freedom)
+        kT = temperature(state.momenta, masses, free)
         found = {"cvs": s, "bias": bias(s), "potential": potential(state.frame), "temperature": kT / kelvin}
         found |= {name: own.take(state) for name, own in wanted.items()}
         return found if state.frame.box is None else found | {"volume": volume(state.frame.box)}
