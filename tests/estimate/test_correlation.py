@@ -75,7 +75,7 @@ def test_blocks_are_whole_walkers_where_there_are_many_and_long_enough_where_few
         choose_blocks(1000, 4, length=2000)
 
 
-@pytest.mark.parametrize("count", [2, 5, 100])
+@pytest.mark.parametrize("count", [4, 5, 100])
 def test_resampling_has_the_variance_of_the_mean_without_bias(count):
     drawn = resample(count, 40000, seed=0)
     x = np.random.default_rng(5).normal(size=count)
@@ -83,7 +83,7 @@ def test_resampling_has_the_variance_of_the_mean_without_bias(count):
     assert means.mean() == pytest.approx(x.mean(), abs=5 * means.std() / np.sqrt(40000))
     np.testing.assert_allclose(drawn.sum(1), count)
     assert means.var() == pytest.approx(x.var(ddof=1) / count, rel=0.05)
-    assert np.isnan(resample(1, 10, 0)).all()
+    assert np.isnan(resample(1, 10, 0)).all() and np.isnan(resample(3, 10, 0)).all()
 
 
 @pytest.mark.parametrize(("frames", "walkers", "rho"), [(40, 64, 0.9), (1200, 4, 0.8), (6000, 1, 0.8)])
@@ -91,6 +91,14 @@ def test_errors_of_means_are_calibrated(calibrated, frames, walkers, rho):
     x = autoregressive(rho, (frames, walkers, 1000), np.random.default_rng(6))
     found = [mean(x[..., i]) for i in range(1000)]
     calibrated([e.value / e.error for e in found], slack=0.03)
+
+
+def test_short_runs_have_no_error_that_is_far_too_small():
+    """Of 20 correlation times: of few stretches Student's distribution is wide, but a z of 10 is not to be."""
+    x = autoregressive(0.9, (400, 1, 1000), np.random.default_rng(10))
+    z = np.array([e.value / e.error for e in (mean(x[..., i]) for i in range(1000))])
+    assert np.isfinite(z).sum() > 500
+    assert np.mean(np.abs(z[np.isfinite(z)]) > 3) < 0.08 and np.nanmax(np.abs(z)) < 15
 
 
 def test_errors_of_weighted_means_are_calibrated(calibrated):

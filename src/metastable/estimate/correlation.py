@@ -14,6 +14,8 @@ from metastable.estimate.estimate import Estimate
 
 STRETCHES = 64  # wanted: the error is then itself known to 9 %
 _MOST_STRETCHES = 512  # more walkers than this are resampled in groups, to save memory
+LEAST = 4  # fewer stretches than this tell no error: of two it may come out a hundred times too small
+_FEW = 8  # stretches, for which blocks may be half as long as is wanted
 _LENGTH = 8  # of a block, in statistical inefficiencies: errors come out at most 3 % too small
 
 
@@ -96,7 +98,8 @@ def choose_blocks(
     """Stretches to resample: whole walkers where there are 64 or more, else blocks of time in each.
 
     The length of a block: the run cut so that there are 64 stretches in all, but at least 8 times the
-    largest statistical inefficiency of the observables; or as given, in frames.
+    largest statistical inefficiency of the observables, 4 times where there were fewer than 8 stretches; or as
+    given, in frames.
     """
     groups = min(walkers, _MOST_STRETCHES)
     if length is not None:
@@ -106,7 +109,8 @@ def choose_blocks(
     if walkers >= STRETCHES or observables is None:
         return Blocks(frames, walkers, frames, groups)
     g = max(statistical_inefficiency(observables[..., i]) for i in range(observables.shape[-1]))
-    cuts = max(1, min(-(-STRETCHES // walkers), int(frames / (_LENGTH * g))))
+    wanted = min(-(-STRETCHES // walkers), int(frames / (_LENGTH * g)))
+    cuts = max(1, wanted, min(-(-_FEW // walkers), int(2 * frames / (_LENGTH * g))))
     return Blocks(frames, walkers, frames // cuts, groups, g)
 
 
@@ -114,11 +118,11 @@ def resample(count: int, resamples: int, seed: int) -> Float[np.ndarray, "resamp
     """How often each of ``count`` stretches is drawn in each resample; the mean of all entries is 1.
 
     One fewer is drawn than there are, which makes the variance unbiased: Rao and Wu (1988),
-    doi:10.1080/01621459.1988.10478591. NaN where there is only one stretch: its error cannot be known.
+    doi:10.1080/01621459.1988.10478591. NaN where there are fewer than LEAST stretches: too few to know an error from.
     """
     if resamples < 2:
         raise ValueError(f"resamples = {resamples} must be at least 2")
-    if count < 2:
+    if count < LEAST:
         return np.full((resamples, count), np.nan)
     drawn = np.random.default_rng(seed).multinomial(count - 1, np.full(count, 1 / count), resamples)
     return drawn * (count / (count - 1))
@@ -131,7 +135,7 @@ def mean(
     length: int | None = None,
     unit: str = "",
 ) -> Estimate:
-    """The weighted mean with the error of a ratio over stretches; NaN error where there is only one.
+    """The weighted mean with the error of a ratio over stretches; NaN error where there are fewer than LEAST.
 
     m = sum_u S_u / sum_u W_u; error^2 = n / (n - 1) sum_u (S_u - m W_u)^2 / (sum_u W_u)^2.
     """
@@ -144,7 +148,7 @@ def mean(
     zero = np.zeros(values.shape, int)
     s, w = blocks.sums(zero, 1, weights * values)[:, 0], blocks.sums(zero, 1, weights)[:, 0]
     n = blocks.count
-    error = np.sqrt(n / (n - 1) * np.sum((s - m * w) ** 2)) / w.sum() if n > 1 else np.nan
+    error = np.sqrt(n / (n - 1) * np.sum((s - m * w) ** 2)) / w.sum() if n >= LEAST else np.nan
     return Estimate(m, float(error), unit)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from metastable.estimate.correlation import Blocks
+from metastable.estimate.correlation import LEAST, Blocks
 from metastable.estimate.estimate import Estimate
 
 
@@ -16,7 +16,7 @@ class Curve:
 
     x: the grid, in ``x_unit``, (points,). values: in ``unit``, (points,).
     deviations: what each stretch, one walker over one block of time, adds to the difference between the values and
-        the truth, to first order; error^2 is the sum of their squares. NaN where there is only one stretch.
+        the truth, to first order; error^2 is the sum of their squares. NaN where there are too few stretches.
         (stretches, points). What is computed from the curve gets its error from these, correlations included.
     blocks: what the stretches are.
     """
@@ -74,7 +74,7 @@ def ratio(
     """
     n, total = len(sums), weights.sum(0)
     values = sums.sum(0) / total
-    scale = np.sqrt(n / (n - 1)) if n > 1 else np.nan
+    scale = np.sqrt(n / (n - 1)) if n >= LEAST else np.nan
     return Curve(x, values, scale * (sums - values * weights) / total, blocks, x_unit, unit)
 
 
