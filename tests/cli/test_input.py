@@ -97,7 +97,7 @@ def test_a_valid_input_resolves_to_one_that_means_the_same():
 
 
 WRONG = {
-    "recipe": ("metadynamic", "metadynamics, dynamics; did you mean 'metadynamics'"),
+    "recipe": ("metadynamic", "metadynamics, opes, dynamics; did you mean 'metadynamics'"),
     "walkers": (3, "did you mean 'dynamics.walkers'"),
     "molecule.forcefeld": (["a"], "did you mean 'forcefield'"),
     "molecule.structure": (None, "is required"),

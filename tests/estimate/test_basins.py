@@ -43,6 +43,16 @@ def test_mueller_brown_has_its_three_basins_and_barriers(x64):
     assert len(joined) == 2
 
 
+def test_basins_that_lie_too_high_are_left_out():
+    axes = (Axis(-0.5, 3.5, 400, name="x"),)
+    x = axes[0].centers
+    f = 40 * np.sin(np.pi * x) ** 2 + np.interp(np.round(x), [0, 1, 2, 3], [0.0, 11 * KT, 3 * KT, 13 * KT])
+    found = basins(exactly(f, axes), KT)
+    np.testing.assert_allclose(found.locations[:, 0], [0, 2, 1], atol=0.05)
+    assert set(found.labels[x > 2.9]) == {-1}
+    assert len(basins(exactly(f, axes), KT, highest=14 * KT)) == 4
+
+
 def rough(rng, axes):
     """A random periodic surface."""
     phi = 2 * np.pi * np.stack(np.meshgrid(*(np.arange(a.bins) / a.bins for a in axes), indexing="ij"))

@@ -20,6 +20,7 @@ DOCUMENTS = [
     "docs/extending.md",
     "docs/observables.md",
     "docs/boxes.md",
+    "docs/enhanced.md",
 ]
 
 
@@ -93,6 +94,13 @@ def test_boxes(checkout):
     rest = tomllib.loads((ROOT / "examples/alanine-dipeptide-in-water.toml").read_text())
     _, job = build(read_tables(tomllib.loads(text) | {k: rest[k] for k in ("cv", "bias", "output")}), ROOT / "examples")
     assert job.plan.constant_volume == 10.0 and "NA" in set(job.molecule.system.topology.residue_names)
+
+
+def test_enhanced():
+    names = execute("docs/enhanced.md")
+    x, f = names["bias"].axes[0].points, names["free_energy"]
+    assert 10 < float(f[abs(x) < 0.03].max()) < 25  # of a barrier of 20, broadened by the kernels
+    assert float(f[abs(x) > 0.8].min()) > 15
 
 
 @pytest.mark.physics

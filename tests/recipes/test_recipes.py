@@ -19,15 +19,18 @@ from metastable.dynamics.replicas import Replicas
 from metastable.dynamics.state import temperature
 from metastable.enhanced.biases import Harmonic, MovingHarmonic, Sum, UpperWall
 from metastable.enhanced.metadynamics import WellTempered
+from metastable.enhanced.opes import OPES
 from metastable.enhanced.walkers import Walkers
 from metastable.io.molecules import Molecule
 from metastable.loops.run import Block, run
 from metastable.potentials.sum import Sum as Terms
 from metastable.recipes.dynamics import dynamics
 from metastable.recipes.metadynamics import conclude, metadynamics
+from metastable.recipes.opes import opes
 from metastable.recipes.plan import INTEGRATORS, Plan
-from metastable.recipes.recording import degrees_of_freedom, hills, recentered, sampler_of, walkers_of
+from metastable.recipes.recording import degrees_of_freedom, learning_of, recentered, sampler_of, walkers_of
 from metastable.recipes.runaway import health, inspection
+from metastable.report.sinks import read_arrays
 
 KT = 300 * kelvin
 X = Function(lambda frame: frame.positions[0, 0], components=Component("x", "nm"))
@@ -75,6 +78,25 @@ def test_metadynamics_finds_the_free_energy_of_a_double_well(tmp_path):
 
 
 @pytest.mark.physics
+@pytest.mark.parametrize("explore", [False, True])
+def test_opes_finds_the_free_energy_of_a_double_well(tmp_path, explore):
+    bias = OPES([0.04], barrier=30.0, kT=KT, axes=[Axis(-0.5, 0.5, 150)], explore=explore)
+    found = opes(PLAN, molecule(double_well, x=-0.3), X, bias, tmp_path)
+    x = np.linspace(-0.5, 0.5, 20_001)
+    p = np.exp(-(3000 * (x**2 - 0.09) ** 2 + 10 * x) / KT)
+    exact = -KT * np.log(p[x > 0.01].sum() / p[x < 0.01].sum())
+    assert len(found.basins) == 2
+    estimate = found.basins.free_energy[1]
+    assert abs(estimate.value - exact) < 4 * estimate.error + 0.1 and estimate.error < 1.0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["recipe"] == "opes" and "OPES" in str(results["cite"])
+    arrays = read_arrays(tmp_path / "arrays.h5")
+    assert arrays["kernels"].max() < 60 and arrays["effective_size"][-1] > arrays["effective_size"][5]
+    page = (tmp_path / "report.html").read_text()
+    assert "Effective samples in the kernels" in page and "Offset of the bias" in page
+
+
+@pytest.mark.physics
 def test_dynamics_undoes_its_restraints(tmp_path):
     """A harmonic well under a restraint and a wall: reweighted, its free energy is that of the bare well."""
     bias = Sum(Harmonic([0.15], 120.0), UpperWall([0.3], 500.0))
@@ -116,7 +138,7 @@ def test_walkers_are_put_back_to_the_origin_and_nothing_else_changes(integrator)
 
 def test_the_hills_of_a_bias_are_found_in_a_sum():
     bias = WellTempered([Axis(-1, 1, 50)], height=1, widths=[0.1], bias_factor=5)
-    assert hills(Sum(Harmonic([0.0], 1.0), bias)) is bias and hills(Sum(Harmonic([0.0], 1.0))) is None
+    assert learning_of(Sum(Harmonic([0.0], 1.0), bias)) is bias and learning_of(Sum(Harmonic([0.0], 1.0))) is None
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,28 @@ import numpy as np
 from metastable import cvs
 from metastable.cli.input import Draft, Input
 from metastable.cli.liquids import observables_of
-from metastable.cli.models import BoxInput, CVInput, MetadynamicsInput, MoleculeInput, MovingInput
+from metastable.cli.models import (
+    BoxInput,
+    CVInput,
+    LearningInput,
+    MetadynamicsInput,
+    MoleculeInput,
+    MovingInput,
+    OPESInput,
+)
 from metastable.cli.selection import select, select_group
 from metastable.core.axis import Axis
 from metastable.core.errors import InputError, Problem
 from metastable.core.units import kelvin
 from metastable.enhanced import biases
 from metastable.enhanced.metadynamics import WellTempered
+from metastable.enhanced.opes import OPES
 from metastable.io.molecules import Molecule, load_molecule
 from metastable.io.rules import Box, Implicit, Solvate
 from metastable.recipes import observing
 from metastable.recipes.plan import Plan
 
-_SPACING = 3  # points of a bias grid in the width of a hill
+_SPACING = {"metadynamics": 3, "opes": 6}  # points of a bias grid in a width; the kernels of OPES become narrower
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
     if given.dynamics.integrator == "overdamped" and len(molecule.system.constraints):
         message = "'overdamped' keeps no bonds: set molecule.constraints = 'none' (and a timestep that suits)"
         problems.append(Problem("dynamics.integrator", message))
-    if given.dynamics.integrator == "verlet" and given.recipe == "metadynamics":
-        message = "'verlet' keeps the energy, but metadynamics needs a thermostat: take one of the others"
+    if given.dynamics.integrator == "verlet" and given.recipe != "dynamics":
+        message = f"'verlet' keeps the energy, but {given.recipe} needs a thermostat: take one of the others"
         problems.append(Problem("dynamics.integrator", message))
     ranges = {name: _range(cv) for name, cv in given.cvs.items()}
     if given.dynamics.pressure is not None and given.molecule.box is None:
@@ -181,9 +190,10 @@ def _bias_of(given: Input, variables: dict[str, cvs.Variable], ranges: dict[str,
     for i, one in enumerate(given.biases):
         where = f"bias.{i}" if many else "bias"
         try:
-            if isinstance(one, MetadynamicsInput):
+            if isinstance(one, LearningInput):
                 chosen = one.cvs or names
-                made = _metadynamics(one, chosen, variables, ranges)
+                axes = _axes(one, chosen, variables, ranges)
+                made = _metadynamics(one, axes) if isinstance(one, MetadynamicsInput) else _opes(one, axes, given)
             else:
                 chosen = [one.cv]
                 made = _restraint(one, variables[one.cv], given)
@@ -194,14 +204,25 @@ def _bias_of(given: Input, variables: dict[str, cvs.Variable], ranges: dict[str,
     return parts[0] if len(parts) == 1 else biases.Sum(*parts)
 
 
-def _metadynamics(given: MetadynamicsInput, names: Sequence[str], variables, ranges) -> WellTempered:
+def _axes(given: LearningInput, names: Sequence[str], variables, ranges) -> list[Axis]:
+    """Of the grid of a bias, fine enough for its widths, where the input does not say how fine."""
     axes = []
     for name in names:
         (low, high), width = ranges[name], float(given.width[name])
-        bins = (given.grid or {}).get(name) or max(8, math.ceil(_SPACING * (high - low) / width))
+        bins = (given.grid or {}).get(name) or max(8, math.ceil(_SPACING[given.type] * (high - low) / width))
         axes.append(Axis(low, high, bins, variables[name].periods[0] is not None, name, variables[name].units[0]))
-    widths = [float(given.width[n]) for n in names]
+    return axes
+
+
+def _metadynamics(given: MetadynamicsInput, axes: list[Axis]) -> WellTempered:
+    widths = [float(given.width[a.name]) for a in axes]
     return WellTempered(axes, height=float(given.height), widths=widths, bias_factor=given.bias_factor)
+
+
+def _opes(given: OPESInput, axes: list[Axis], whole: Input) -> OPES:
+    widths, kT = [float(given.width[a.name]) for a in axes], whole.dynamics.temperature * kelvin
+    return OPES(widths, barrier=float(given.barrier), kT=kT, axes=axes, bias_factor=given.bias_factor,
+                explore=given.explore)  # fmt: skip
 
 
 def _restraint(given: Any, variable: cvs.Variable, whole: Input) -> Any:

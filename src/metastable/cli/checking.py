@@ -16,7 +16,7 @@ from metastable.cli.progress import duration
 from metastable.cli.running import keep_compilations
 from metastable.dynamics.minimize import largest_force
 from metastable.loops.run import run
-from metastable.recipes.recording import hills, observables, observation, walkers_of
+from metastable.recipes.recording import learning_of, observables, observation, walkers_of
 from metastable.recipes.start import listed, start_of
 from metastable.report.sinks import arrays_size
 
@@ -80,11 +80,12 @@ def _schedule(given: Input, job: Job) -> str:
     ]
     if not np.isclose(asked, real, rtol=1e-6):
         lines.append(f"    the duration {asked.text} is rounded up to whole blocks")
-    bias = hills(job.bias)
+    bias = learning_of(job.bias)
     if bias is not None:
         points = " x ".join(str(axis.bins) for axis in bias.axes)
+        what = "hills" if job.recipe == "metadynamics" else "kernels, most of them merged"
         count = plan.walkers * plan.blocks * plan.steps // plan.pace
-        lines.append(f"    {count} hills, on a grid of {points} points")
+        lines.append(f"    {count} {what}, on a grid of {points} points")
     return "\n".join(lines)
 
 

@@ -13,12 +13,13 @@ from metastable.cli.models import (
     BIAS_TYPES,
     CV_TYPES,
     CV_UNITS,
+    LEARNING,
     OBSERVABLE_TYPES,
     RECIPES,
     BiasInput,
     CVInput,
     DynamicsInput,
-    MetadynamicsInput,
+    LearningInput,
     MoleculeInput,
     ObservableInput,
     OutputInput,
@@ -172,7 +173,7 @@ def read_tables(tables: Any) -> Draft:
     draft.observables = _observables(tables.get("observable", {}), tables.get("bias"), problems)
     draft.biases = _biases(tables.get("bias", []), tables.get("cv"), draft.recipe, problems)
     if draft.dynamics and draft.output:
-        pace = next((b.pace for b in draft.biases if isinstance(b, MetadynamicsInput)), None)
+        pace = next((b.pace for b in draft.biases if isinstance(b, LearningInput)), None)
         draft.schedule = plan(draft.dynamics, draft.output, pace, problems)
     return draft
 
@@ -292,22 +293,23 @@ def _biases(tables: Any, cvs: Any, recipe: str | None, problems: list[Problem]) 
     for where, data in rows:
         before = len(problems)
         bias, values = _typed(BIAS_TYPES, data, where, problems)
-        if values.get("type") == "metadynamics":
-            _check_metadynamics(values, where, cvs, problems)
+        if values.get("type") in LEARNING:
+            _check_learning(values, where, cvs, problems)
         elif values:
             _check_restraint(values, where, cvs, problems)
         if bias is not None and len(problems) == before:
             found.append(bias)
-    metadynamics = sum(1 for _, data in rows if isinstance(data, dict) and data.get("type") == "metadynamics")
-    if recipe == "metadynamics" and metadynamics != 1:
-        problems.append(Problem("bias", "the recipe metadynamics needs one bias of type = 'metadynamics', "
-                                        f"and there are {metadynamics}"))  # fmt: skip
-    if recipe == "dynamics" and metadynamics:
-        problems.append(Problem("bias", "the recipe dynamics has no metadynamics: say recipe = 'metadynamics'"))
+    kinds = [data.get("type") for _, data in rows if isinstance(data, dict)]
+    others = [kind for kind in kinds if kind in LEARNING and kind != recipe]
+    if recipe in LEARNING and kinds.count(recipe) != 1:
+        problems.append(Problem("bias", f"the recipe {recipe} needs one bias of type = '{recipe}', "
+                                        f"and there are {kinds.count(recipe)}"))  # fmt: skip
+    if recipe in RECIPES and others:
+        problems.append(Problem("bias", f"the recipe {recipe} has no {others[0]}: say recipe = '{others[0]}'"))
     return found
 
 
-def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
+def _check_learning(bias: dict[str, Any], where: str, cvs: dict[str, Any], problems: list[Problem]) -> None:
     chosen = bias.get("cvs", list(cvs))
     for key in ("cvs", "width", "grid"):
         problems += [Problem(f"{where}.{key}", not_one_of(n, cvs)) for n in bias.get(key, ()) if n not in cvs]
@@ -316,7 +318,7 @@ def _check_metadynamics(bias: dict[str, Any], where: str, cvs: dict[str, Any], p
     if len(chosen) > 3:
         problems.append(Problem(f"{where}.cvs", f"{len(chosen)} CVs are too many for a grid: name at most 3 of them"))
     if "width" in bias:
-        problems += [Problem(f"{where}.width.{n}", "is required: the width of the hills along this CV")
+        problems += [Problem(f"{where}.width.{n}", "is required: the width of the hills, or kernels, along this CV")
                      for n in chosen if n in cvs and n not in bias["width"]]  # fmt: skip
     for name, width in bias.get("width", {}).items():
         unit = _unit_of(cvs.get(name))

@@ -226,6 +226,23 @@ class MetadynamicsInput(Section):
     grid: dict[str, int] | None = Field(None, description="points of the grid, one number a CV; chosen from width")
 
 
+class OPESInput(Section):
+    """OPES: all walkers feed one estimate of the density, from which the bias follows."""
+
+    type: Literal["opes"]
+    cvs: list[str] | None = Field(None, min_length=1, max_length=3, description="which CVs; all where not given")
+    width: dict[str, Width] = Field(description="of the first kernels, one a CV: that of the minima, or a little less")
+    barrier: Annotated[Quantity, Measure("energy", above="0 kJ/mol")] = Field(
+        description="the highest free energy to be crossed, rather too high than too low"
+    )
+    bias_factor: float | None = Field(
+        None, gt=1, le=1e6, allow_inf_nan=False, description="(T + delta T) / T; barrier / kT where not given"
+    )
+    explore: bool = Field(False, description="cross sooner to where nobody has been, and reweight less sharply")
+    pace: Time = Field(description="time between two kernels of a walker")
+    grid: dict[str, int] | None = Field(None, description="points of the grid, one number a CV; chosen from width")
+
+
 class HarmonicInput(Section):
     """A restraint: force_constant / 2 * (cv - center)^2."""
 
@@ -254,7 +271,8 @@ class MovingInput(Section):
     force_constant: ForceConstant = Field(description="with the square of the CV's unit")
 
 
-BiasInput = MetadynamicsInput | HarmonicInput | WallInput | MovingInput
+LearningInput = MetadynamicsInput | OPESInput
+BiasInput = MetadynamicsInput | OPESInput | HarmonicInput | WallInput | MovingInput
 
 
 class RDFInput(Section):
@@ -341,8 +359,8 @@ CV_TYPES: dict[str, type[Any]] = {
     "rmsd": RMSDInput, "coordination": CoordinationInput, "volume": VolumeInput,
 }  # fmt: skip
 BIAS_TYPES: dict[str, type[Any]] = {
-    "metadynamics": MetadynamicsInput, "harmonic": HarmonicInput, "upper-wall": WallInput, "lower-wall": WallInput,
-    "moving": MovingInput,
+    "metadynamics": MetadynamicsInput, "opes": OPESInput, "harmonic": HarmonicInput, "upper-wall": WallInput,
+    "lower-wall": WallInput, "moving": MovingInput,
 }  # fmt: skip
 OBSERVABLE_TYPES: dict[str, type[Any]] = {
     "rdf": RDFInput, "diffusion": DiffusionInput, "velocity-autocorrelation": VelocityInput,
@@ -353,4 +371,5 @@ CV_UNITS = {
     "torsion": "rad", "angle": "rad", "distance": "nm", "gyration": "nm", "rmsd": "nm", "coordination": "",
     "volume": "nm3",
 }  # fmt: skip
-RECIPES = ("metadynamics", "dynamics")
+LEARNING = ("metadynamics", "opes")
+RECIPES = (*LEARNING, "dynamics")

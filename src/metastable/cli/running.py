@@ -15,7 +15,7 @@ from metastable.cli.input import read_input
 from metastable.cli.progress import Watch, progress_line, stopping
 from metastable.core.errors import InputError, Problem
 from metastable.estimate.landscape import Landscape
-from metastable.recipes import dynamics, metadynamics
+from metastable.recipes import dynamics, metadynamics, opes
 from metastable.report.notation import plus_minus
 from metastable.report.page import write_report
 
@@ -68,14 +68,15 @@ def report(directory: Path) -> Path:
 
 def conclude(job: Job, directory: Path) -> Landscape | None:
     """The estimates of a run, as far as it got."""
-    if job.recipe == "metadynamics":
-        return metadynamics.conclude(job.plan, job.molecule, job.cv, directory)
+    if job.recipe in ("metadynamics", "opes"):
+        recipe = {"metadynamics": metadynamics, "opes": opes}[job.recipe]
+        return recipe.conclude(job.plan, job.molecule, job.cv, directory)
     moving = dynamics.moves(job.bias)
     return dynamics.conclude(job.plan, job.molecule, job.cv, directory, moving=moving)
 
 
 def _go(job: Job, out: Path, identity: str) -> None:
-    recipe = {"metadynamics": metadynamics.metadynamics, "dynamics": dynamics.dynamics}[job.recipe]
+    recipe = {"metadynamics": metadynamics.metadynamics, "opes": opes.opes, "dynamics": dynamics.dynamics}[job.recipe]
     with held(out), _clear(out), stopping() as asked, progress_line(job.plan.blocks) as line:
         watch = Watch(job.plan, job.cv, out, asked, line)
         found = recipe(job.plan, job.molecule, job.cv, job.bias, out, watch=watch, identity=identity, say=print)

@@ -49,7 +49,7 @@ def template(structure: Path | None = None, folder: Path = Path()) -> str:
     parts = [
         "# An input of Metastable. Lines that begin with '# ' and a key are defaults: change them where you wish.\n"
         "# Every quantity has a unit. Atoms are numbers, the first of the file being 1, or names such as 'ALA2:CA'.\n",
-        'recipe = "metadynamics"' + _comment(22, "metadynamics, or dynamics for none"),
+        'recipe = "metadynamics"' + _comment(22, "metadynamics, opes, or dynamics for neither"),
         _table("molecule", MoleculeInput, molecule),
         _table("dynamics", DynamicsInput, dynamics),
         "\n# Collective variables: " + ", ".join(CV_TYPES) + ".",

@@ -105,6 +105,10 @@ class WellTempered(eqx.Module):
         share = 1 / self.bias_factor / (1 - 1 / self.bias_factor)
         return kT * (jax.nn.logsumexp(v / (1 - 1 / self.bias_factor)) - jax.nn.logsumexp(v * share))
 
+    def growth(self, kT: float) -> dict[str, Float[Array, ""]]:
+        """What tells how it grows, to be recorded: c(t), kJ/mol."""
+        return {"offset": self.offset(kT)}
+
     def _hills(self, s, heights):
         """The sum of the hills at all the points of the grid, margins included."""
         profiles = []

@@ -169,6 +169,11 @@ class OPES(eqx.Module):
         """c(t) = kT ln <exp(V / kT)>, kJ/mol, a sign of convergence: it comes to stand still."""
         return self.kT * jnp.log(self.weights / self.steps)
 
+    def growth(self, kT: float) -> dict[str, Float[Array, ""]]:
+        """What tells how it grows, to be recorded: c(t), kJ/mol, the kernels, and their effective sample size."""
+        kernels = self.kernels.count.astype(self.weights.dtype)
+        return {"offset": self.offset(kT), "kernels": kernels, "effective_size": self.effective_size}
+
 
 def _check(widths, barrier, kT, factor, explore, axes) -> None:
     problems = []

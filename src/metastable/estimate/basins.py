@@ -17,7 +17,7 @@ from metastable.estimate.estimate import Estimate, log_ratio
 class Basins:
     """The basins of a surface, most populated first.
 
-    labels: the basin of every cell, -1 where nothing was sampled, (*bins).
+    labels: the basin of every cell, -1 where nothing was sampled and in basins that lie too high, (*bins).
     locations: the center of the lowest cell of each, in the units of the axes.
     free_energy: -kT ln(P_i / P_0) of whole basins against the first, kJ/mol. population: P_i.
     barrier: [i, j] from the lowest cell of i to the highest cell of the lowest path to j, kJ/mol: zero on the
@@ -34,12 +34,17 @@ class Basins:
         return len(self.locations)
 
 
-def basins(density: Density, kT: float, *, merge: float | None = None) -> Basins:
+HIGHEST = 12.0
+"""kT above the most populated basin: others, six of a million frames at best, are mostly noise."""
+
+
+def basins(density: Density, kT: float, *, merge: float | None = None, highest: float | None = None) -> Basins:
     """Find the minima of F = -kT ln p and give every cell the one to which it drains.
 
     Cells are flooded from the lowest up; where two lakes meet they become one if the shallower is less deep
     than ``merge`` (kJ/mol; kT where None), or than twice the error of its depth; the depth of an island among
-    unsampled cells is up to its own highest cell. Watershed by flooding: Vincent and Soille (1991),
+    unsampled cells is up to its own highest cell. Basins that lie more than ``highest`` (kJ/mol; 12 kT where None)
+    above the most populated one are left out. Watershed by flooding: Vincent and Soille (1991),
     doi:10.1109/34.87344. The cells of basins and of barriers are those of the
     whole data, the errors those of their populations over resamples.
     """
@@ -52,6 +57,8 @@ def basins(density: Density, kT: float, *, merge: float | None = None) -> Basins
     lakes = np.unique(labels)
     member = (labels[:, None] == lakes).astype(float)
     order = np.argsort(-(p @ member), kind="stable")
+    highest = HIGHEST * kT if highest is None else highest
+    order = order[(p @ member)[order] >= (p @ member).max() * np.exp(-highest / kT)]
     lakes, member = lakes[order], member[:, order]
     whole, whole_drawn = p @ member, drawn @ member
     every = drawn.sum(1, keepdims=True)

@@ -1,6 +1,5 @@
 """Molecular dynamics: walkers on a molecule's own potential, with restraints and walls where wished."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from metastable.enhanced.biases import MovingHarmonic, Sum
 from metastable.estimate.landscape import Landscape, landscape
 from metastable.estimate.weights import last_bias
 from metastable.io.molecules import Molecule
-from metastable.loops.run import Block
 from metastable.recipes.observing import Records, check, estimates
 from metastable.recipes.plan import Plan
-from metastable.recipes.recording import record, walkers_of
+from metastable.recipes.recording import sample
 from metastable.recipes.results import axes_of, first_kept, kept, write_results
 from metastable.report.page import write_report
 from metastable.report.sinks import read_arrays
@@ -26,8 +24,6 @@ def dynamics(
     cv: Variable | None,
     bias: Any,
     directory: str | Path,
-    *,
-    watch: Callable[[Block], None] = lambda block: None,
     **options: Any,
 ) -> Landscape | None:
     """Run independent walkers; estimate the observables of the plan, and the free energy over the first two CVs.
@@ -39,11 +35,7 @@ def dynamics(
     """
     cv, bias = Stack() if cv is None else cv, Sum() if bias is None else bias
     check(plan, molecule, bias)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    walkers = walkers_of(plan, molecule, cv, bias)
-    for block in record(plan, molecule, walkers, directory, **options):
-        watch(block)
+    directory = sample(plan, molecule, cv, bias, directory, **options)
     found = conclude(plan, molecule, cv, directory, moving=moves(bias))
     write_report(directory)
     return found

@@ -3,7 +3,6 @@
 input -> System, Frame -> Potential -> Sampler -> stream -> Block -> arrays -> Estimate -> report
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from metastable.cvs.variable import Variable
 from metastable.estimate.landscape import Landscape, landscape
 from metastable.estimate.weights import time_offset
 from metastable.io.molecules import Molecule
-from metastable.loops.run import Block
 from metastable.recipes.observing import check
 from metastable.recipes.plan import Plan
-from metastable.recipes.recording import record, walkers_of
+from metastable.recipes.recording import sample
 from metastable.recipes.results import axes_of, kept, write_results
 from metastable.report.page import write_report
 from metastable.report.sinks import read_arrays
@@ -28,24 +26,17 @@ def metadynamics(
     cv: Variable,
     bias: Any,
     directory: str | Path,
-    *,
-    watch: Callable[[Block], None] = lambda block: None,
     **options: Any,
 ) -> Landscape:
     """Run walkers that share one bias, and estimate the free energy over the first two collective variables.
 
     bias: ``WellTempered``, or a ``Sum`` that has one; it acts on all of ``cv``.
-    directory: for the files; where it holds the checkpoint of such a run, that one is gone on with.
-    watch: called after each block, once it is on the disk. options: those of ``record``.
+    directory, options: as of :func:`metastable.recipes.recording.sample`.
 
     Raises InputError where the plan has observables: they go with no bias.
     """
     check(plan, molecule, bias)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    walkers = walkers_of(plan, molecule, cv, bias)
-    for block in record(plan, molecule, walkers, directory, **options):
-        watch(block)
+    directory = sample(plan, molecule, cv, bias, directory, **options)
     found = conclude(plan, molecule, cv, directory)
     write_report(directory)
     return found

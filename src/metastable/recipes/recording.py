@@ -22,6 +22,7 @@ from metastable.dynamics.minimize import fire
 from metastable.dynamics.state import temperature
 from metastable.dynamics.thermostats import CSVR, NoseHoover
 from metastable.enhanced.metadynamics import WellTempered
+from metastable.enhanced.opes import OPES
 from metastable.enhanced.walkers import Walkers, WalkersState
 from metastable.io.molecules import Molecule
 from metastable.loops.checkpoint import Checkpoints, begin, persist
@@ -83,6 +84,28 @@ def _integrator_of(plan: Plan, molecule: Molecule) -> Any:
 def degrees_of_freedom(plan: Plan, molecule: Molecule) -> int:
     """Those that the momenta have: csvr and nose-hoover hold the centre of mass still."""
     return molecule.system.degrees_of_freedom - 3 * (plan.integrator in ("csvr", "nose-hoover"))
+
+
+def sample(
+    plan: Plan,
+    molecule: Molecule,
+    cv: Variable,
+    bias: Any,
+    directory: str | Path,
+    *,
+    watch: Callable[[Block], None] = lambda block: None,
+    **options: Any,
+) -> Path:
+    """Run walkers to their end, from where they are; the directory that all of it is in.
+
+    directory: for the files; where it holds the checkpoint of such a run, that one is gone on with.
+    watch: called after each block, once it is on the disk. options: those of ``record``.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for block in record(plan, molecule, walkers_of(plan, molecule, cv, bias), directory, **options):
+        watch(block)
+    return directory
 
 
 def record(
@@ -171,9 +194,9 @@ def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[A
     def observe(state):
         found = walkers.observe(one)(state)
         found |= {name: found[name][: own.walkers] for name, own in wanted.items()}
-        raised = hills(state.bias)
-        if raised is not None:
-            found["offset"] = raised.offset(plan.kT)
+        learning = learning_of(state.bias)
+        if learning is not None:
+            found |= learning.growth(plan.kT)
         frames = walkers.observe(lambda state, bias: (state.frame.positions, state.frame.box))(state)
         positions, box = jax.tree.map(lambda x: x[: plan.trajectory_walkers], frames)
         return found | {"positions": positions} | ({} if box is None else {"box": box})
@@ -181,10 +204,10 @@ def observation(plan: Plan, molecule: Molecule, walkers: Walkers) -> Callable[[A
     return observe
 
 
-def hills(bias: Any) -> WellTempered | None:
-    """The metadynamics in a bias, or in a sum of biases; None where there is none."""
-    nodes = jax.tree.leaves(bias, is_leaf=lambda x: isinstance(x, WellTempered))
-    return next((node for node in nodes if isinstance(node, WellTempered)), None)
+def learning_of(bias: Any) -> WellTempered | OPES | None:
+    """What grows in a bias, or in a sum of biases; None where nothing does."""
+    nodes = jax.tree.leaves(bias, is_leaf=lambda x: isinstance(x, WellTempered | OPES))
+    return next((node for node in nodes if isinstance(node, WellTempered | OPES)), None)
 
 
 def observables(plan: Plan, molecule: Molecule, walkers: Walkers) -> dict[str, Observable]:
@@ -201,7 +224,9 @@ def observables(plan: Plan, molecule: Molecule, walkers: Walkers) -> dict[str, O
         found["volume"] = Observable((plan.walkers,), "nm3")
     for name, own in series(plan, molecule).items():
         found[name] = Observable((own.walkers, *own.shape), own.unit)
-    return found if hills(walkers.bias) is None else found | {"offset": Observable((), "kJ/mol", np.float64)}
+    learning = learning_of(walkers.bias)
+    grows = () if learning is None else learning.growth(plan.kT)
+    return found | {name: Observable((), "kJ/mol" if name == "offset" else "", np.float64) for name in grows}
 
 
 def sinks(plan: Plan, molecule: Molecule, walkers: Walkers, directory: Path) -> dict[str, Any]:

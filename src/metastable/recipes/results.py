@@ -44,6 +44,9 @@ _CITE = {
                     "10.1021/acs.jpcb.3c06662"),
     "well-tempered": ("Well-tempered metadynamics", "Barducci, Bussi, Parrinello, Phys. Rev. Lett. 100, 020603 (2008)",
                       "10.1103/PhysRevLett.100.020603"),
+    "opes": ("OPES", "Invernizzi, Parrinello, J. Phys. Chem. Lett. 11, 2731 (2020)", "10.1021/acs.jpclett.0c00497"),
+    "opes-explore": ("OPES, where explore = true", "Invernizzi, Parrinello, J. Chem. Theory Comput. 18, 3988 (2022)",
+                     "10.1021/acs.jctc.2c00152"),
     "walkers": ("Walkers that share a bias", "Raiteri, Laio, Gervasio, Micheletti, Parrinello, J. Phys. Chem. B 110, "
                 "3533 (2006)", "10.1021/jp054359r"),
     "reweighting": ("Reweighting with c(t)", "Tiwary, Parrinello, J. Phys. Chem. B 119, 736 (2015)",

@@ -119,6 +119,17 @@ def equilibration_figure(trace: Trace, data: RunData) -> str:
     return figure(f"{trace.name.capitalize()} in time", drawing, told, before=legend(names))
 
 
+def growth_figure(trace: Trace) -> str:
+    """A number that tells how the bias grew, against time: it is to come to rest, or to grow evenly."""
+    time, unit = _time(trace.time)
+    value = trace.walkers[:, 0]
+    lo, hi = spread(value)
+    panel = Panel((0.0, float(time[-1])), (lo, hi), left=margin((lo, hi)))
+    title = f"{trace.name} ({trace.unit})" if trace.unit else trace.name
+    drawing = panel.svg(f"{title} against time", panel.axes(f"time ({unit})", title), panel.line(time, value, "s1"))
+    return figure(f"{trace.name[:1].upper()}{trace.name[1:]}", drawing, "Of the bias that all walkers share.")
+
+
 def _told(trace: Trace, *, thin: bool, shaded: bool) -> str:
     """What the lines of a figure of equilibration are."""
     count = trace.walkers.shape[1]

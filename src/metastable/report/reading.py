@@ -25,7 +25,7 @@ from metastable.report.rundata import (
     Quantity,
     RunData,
 )
-from metastable.report.traces import read_cvs, read_traces
+from metastable.report.traces import read_cvs, read_growth, read_traces
 
 _KNOWN = ("results.json", "resolved.toml", "log.csv", "arrays.h5", "topology.pdb")
 
@@ -73,6 +73,7 @@ def read_run(directory: str | Path, *, walkers: int = 4, points: int = 600) -> R
         log=_read_log(directory / "log.csv"),
         cvs=read_cvs(directory / "arrays.h5", landscape, walkers, points),
         traces=read_traces(directory / "arrays.h5"),
+        growth=read_growth(directory / "arrays.h5"),
         movie=None if isinstance(movie, str) else movie,
         unseen=movie if isinstance(movie, str) else "",
         **results,

@@ -147,6 +147,7 @@ class RunData:
     log: dict[str, np.ndarray] = field(default_factory=dict)
     cvs: Series | None = None
     traces: tuple[Trace, ...] = ()
+    growth: tuple[Trace, ...] = ()
     movie: Movie | None = None
     unseen: str = ""
     used_from: float = 0.0

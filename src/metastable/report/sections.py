@@ -226,6 +226,7 @@ def _equilibration(data: RunData) -> str:
 
 def _sampling(data: RunData) -> str:
     drawn = [figures.convergence_figure(data), figures.bias_figure(data)]
+    drawn += [figures.growth_figure(trace) for trace in data.growth]
     if len(data.traces) == 1:
         drawn.append(figures.equilibration_figure(data.traces[0], data))
     drawn = [d for d in drawn if d] + (figures.trace_figures(data.cvs) if data.cvs is not None else [])

@@ -85,6 +85,20 @@ def read_traces(path: Path, points: int = 120) -> tuple[Trace, ...]:
     return tuple(t for t in found if t is not None and np.ptp(t.walkers) > 1e-6 * abs(t.walkers[0, 0]))
 
 
+_GROWTH = {
+    "offset": ("offset of the bias, c(t)", "kJ/mol"),
+    "kernels": ("kernels", ""),
+    "effective_size": ("effective samples in the kernels", ""),
+}
+
+
+def read_growth(path: Path, points: int = 240) -> tuple[Trace, ...]:
+    """How a bias that all walkers share grew: what was recorded of it, by one number at a time."""
+    with _observables(path) as observables:
+        found = [_trace(*told, observables[name], points) for name, told in _GROWTH.items() if name in observables]
+    return tuple(t for t in found if t is not None)
+
+
 def _trace(name: str, unit: str, group: Any, points: int, over: float | None = None) -> Trace | None:
     """Values, or ``over`` divided by them, in stretches of records."""
     time, reached = _times(group, len(group["value"]))
