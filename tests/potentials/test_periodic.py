@@ -251,3 +251,45 @@ def test_each_atom_has_its_share_of_the_derivative_of_the_tail():
             step = 1e-5 * (np.arange(30) == atom)
             exact = (float(tail(sigma + step)._tail(frame)) - float(tail(sigma - step)._tail(frame))) / 2e-5
             assert np.isclose(slope[atom], exact, rtol=1e-6)
+
+
+def gas(atoms, density, seed):
+    """Atoms placed one after the other, none closer than 0.9 to another; g(r) is near 1 at 2.5."""
+    rng, edge = np.random.default_rng(seed), (atoms / density) ** (1 / 3)
+    x = np.empty((0, 3))
+    while len(x) < atoms:
+        new = rng.uniform(0, edge, 3)
+        d = x - new
+        if not len(x) or np.min(np.sum((d - edge * np.round(d / edge)) ** 2, 1)) > 0.81:
+            x = np.vstack([x, new])
+    return Frame(jnp.array(x), edge * jnp.eye(3))
+
+
+@pytest.mark.parametrize("form", [{}, {"shift": True}, {"switch": 2.0}, {"switch": 2.0, "shift": True}])
+def test_the_pressure_of_the_tail_is_that_of_energies_at_two_volumes(x64, form):
+    """Pairs that cross a sharp cutoff as the box breathes add 2 pi / 3 rho^2 rc^3 u(rc), seven errors and more here."""
+    none, atoms, density = Exceptions(Index(np.zeros((0, 2), int), 2), [], [], []), 800, 0.3
+    potential = Periodic(np.zeros(atoms), Uniform(1.0, 1.0), none, None, 2.5, tail=True, **form)
+    energy = jax.jit(lambda frame, s: potential(Frame(frame.positions * s, frame.box * s)))
+    slope, step, apart = jax.jit(jax.grad(energy, 1)), 2e-3, []
+    for seed in range(6):
+        frame = gas(atoms, density, seed)
+        finite = (energy(frame, 1 + step) - energy(frame, 1 - step)) / (2 * step)
+        apart.append(float(finite - slope(frame, 1.0)) / (3 * atoms / density))
+    error = np.std(apart, ddof=1) / np.sqrt(len(apart))
+    crossing = 2 * np.pi / 3 * density**2 * 2.5**3 * 4 * (2.5**-12 - 2.5**-6)
+    assert error < abs(crossing) / 7 and abs(np.mean(apart)) < 4 * error + 1e-3  # of the finite step
+
+
+def test_the_tail_makes_up_for_every_form(x64):
+    """Of atoms that are anywhere: with its tail the energy does not depend on how it is cut off."""
+    none, atoms, density = Exceptions(Index(np.zeros((0, 2), int), 2), [], [], []), 800, 0.3
+    found = []
+    for seed in range(6):
+        frame = gas(atoms, density, seed)
+        forms = [{}, {"shift": True}, {"switch": 2.0}, {"switch": 2.0, "shift": True}]
+        found.append([float(Periodic(np.zeros(atoms), Uniform(1.0, 1.0), none, None, 2.5, tail=True, **form)(frame))
+                      for form in forms])  # fmt: skip
+    apart = np.array(found)[:, 1:] - np.array(found)[:, :1]
+    left_out = 2 * np.pi * density * atoms * 2.5**3 / 3 * 4 * 2.5**-6  # what the shift takes off
+    assert np.all(np.abs(apart.mean(0)) < 0.05 * left_out) and left_out > 30

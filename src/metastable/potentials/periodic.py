@@ -191,9 +191,12 @@ class Periodic(eqx.Module):
         return _special(special.index)(frame.positions, (frame.box, own))
 
     def _tail(self, frame):
-        """N^2 / 2V int u(r) 4 pi r^2 dr of what the cutoff and the switch leave out, u averaged over kinds of pairs.
+        """N^2 / 2V int u(r) 4 pi r^2 dr of what cutoff, switch and shift leave out, u averaged over kinds of pairs.
 
-        Pairs are counted as OpenMM counts them, N (N + 1) / 2, each kind with itself.
+        Pairs are counted as OpenMM counts them, N (N + 1) / 2, each kind with itself. Where the end is sharp the
+        derivative with respect to the box has a part that the energy has not, 2 pi / 3 N^2 / V^2 cutoff^3 u(cutoff) in
+        the pressure: what pairs that cross the cutoff as the box breathes give on average, and no force knows of.
+        Frenkel, Smit 2002, doi:10.1016/B978-0-12-267351-1.X5000-7, section 3.2.2.
         """
         kinds = np.asarray(self.kinds)
         n = np.bincount(kinds).astype(float)
@@ -208,12 +211,19 @@ class Periodic(eqx.Module):
         share = np.where(np.eye(len(n)), n * (n + 1), n[:, None] * n) / (n.sum() * (n.sum() + 1))
         a, b = jnp.sum(share * repulsion), jnp.sum(share * dispersion)
         beyond = a / (9 * self.cutoff**9) - b / (3 * self.cutoff**3)
+        at_end, inside = (a / self.cutoff**6 - b) / self.cutoff**6, self.cutoff**3 / 3
         if self.switch is not None:
             nodes, weights = np.polynomial.legendre.leggauss(24)
             r = (self.cutoff - self.switch) / 2 * (nodes + 1) + self.switch
             weights = weights * (self.cutoff - self.switch) / 2 * r**2
             beyond = beyond + jnp.sum(weights * (1 - self._switched(r)) * (a / r**6 - b) / r**6)
-        return 2 * math.pi * len(self.charges) ** 2 / volume(frame.box) * beyond
+            inside = self.switch**3 / 3 + np.sum(weights * self._switched(r))
+        if self.shift:
+            beyond = beyond + at_end * inside
+        density = 2 * math.pi * len(self.charges) ** 2 / volume(frame.box)
+        if self.switch is not None or self.shift:
+            return density * beyond
+        return density * beyond + (density - lax.stop_gradient(density)) * at_end * inside
 
 
 def _coefficients(sigma, epsilon):
