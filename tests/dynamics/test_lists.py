@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from metastable.core.frame import Frame
 from metastable.core.pairs import allocate
 from metastable.core.search import Cells
+from metastable.dynamics.barostats import MonteCarloBarostat
 from metastable.dynamics.integrators import Langevin, VelocityVerlet
 from metastable.dynamics.lists import Listed, lists, overflowed, regrown
 from metastable.dynamics.state import total_energy
@@ -168,3 +169,15 @@ def test_listed_is_its_sampler(x64):
     for k in range(5):
         state, plain = listed.step(jax.random.key(k), state), mechanics.step(jax.random.key(k), plain)
     assert np.allclose(state.positions, plain.positions, atol=1e-12)
+
+
+def test_a_move_of_the_box_leaves_the_next_step_its_margin(x64):
+    """Right after a move the list is as good as for the next step, where forces are asked for in its midst."""
+    frame = crystal(4)
+    atoms = len(frame.positions)
+    listed = Listed(sampler("verlet", atoms), allocate(frame, CUTOFF, 0.15, room=1.6))
+    barostat = MonteCarloBarostat(listed, 8.0, every=2, size=0.05)
+    state = barostat.init(jax.random.key(0), frame)
+    state, _ = run(jax.random.key(1), barostat, state, 2000)
+    assert not overflowed(state) and int(state.accepted[0]) > 300
+    assert 100 < int(lists(state)[0].updates) < 2000

@@ -20,9 +20,10 @@ from metastable.core.random import normal
 from metastable.core.space import volume
 from metastable.core.units import bar
 from metastable.dynamics.couplings import COUPLINGS, coupling_of, exponential, reduced_again
+from metastable.dynamics.lists import AHEAD
 from metastable.dynamics.pressure import count, molecular, pressure_tensor, strained, strained_momenta
 from metastable.dynamics.rest import of_sampler
-from metastable.dynamics.state import force
+from metastable.dynamics.state import force, inverse
 from metastable.potentials.analytic import Index
 
 WATER = 4.5e-5 / bar
@@ -135,7 +136,7 @@ class CRescale(eqx.Module):
         stress = pressure_tensor(self.potential, inner.frame, inner.momenta, masses, self.groups)
         noise = normal(key, (len(COUPLINGS[self.coupling].weights),), stress.dtype)
         strain, inverse = exponential(self.amplitudes(stress, volume(inner.frame.box), noise), self.coupling)
-        frame = _strained(inner.frame, strain, masses, self.groups, self.coupling)
+        frame = _strained(self, inner, strain, masses)
         return _moved(inner, frame, strained_momenta(inner.momenta, inverse, masses, self.groups), self.potential)
 
     def amplitudes(
@@ -222,7 +223,7 @@ class MonteCarloBarostat(eqx.Module):
         keys = jax.random.split(key, 3)
         chosen = jnp.arange(len(swelling)) == jax.random.randint(keys[0], (), 0, len(swelling))
         amplitudes = jnp.where(chosen, state.sizes * jax.random.uniform(keys[1], (), dtype, -1, 1), 0)
-        frame = _strained(inner.frame, exponential(amplitudes, self.coupling)[0], masses, self.groups, self.coupling)
+        frame = _strained(self, inner, exponential(amplitudes, self.coupling)[0], masses)
         growth = jnp.sum(swelling * amplitudes)
         work = self.potential(frame) - self.potential(inner.frame) + p * volume(inner.frame.box) * jnp.expm1(growth)
         jacobian = (count(self.groups, len(masses)) + 1) * growth + jnp.sum(turning * amplitudes)
@@ -241,11 +242,13 @@ class MonteCarloBarostat(eqx.Module):
 _ACCEPTED = 0.44  # the best share for moves in one dimension: Gelman, Roberts, Gilks 1996
 
 
-def _strained(frame, strain, masses, groups, coupling):
-    """The frame with another box, reduced again, and its list of pairs: the strain may go farther than the skin."""
-    frame = strained(frame, strain, masses, groups)
-    box = reduced_again(frame.box) if coupling == "triclinic" else frame.box
-    return kept(type(frame)(frame.positions, box, frame.pairs))
+def _strained(barostat, inner, strain, masses):
+    """The frame with another box, reduced again, and a list of pairs that will do for the next step as well."""
+    frame = strained(inner.frame, strain, masses, barostat.groups)
+    box = reduced_again(frame.box) if barostat.coupling == "triclinic" else frame.box
+    speed = jnp.sqrt(jnp.max(jnp.sum((inner.momenta * inverse(masses)[:, None]) ** 2, -1)))
+    way = (speed * barostat.dt).astype(frame.positions.dtype)
+    return kept(type(frame)(frame.positions, box, frame.pairs), AHEAD * way)
 
 
 def _chosen(accepted, trial, old):

@@ -11,7 +11,8 @@ from metastable.core.frame import Frame
 from metastable.core.pairs import Pairs, enlarged, kept
 from metastable.dynamics.rest import of_sampler
 
-_AHEAD = 2.0  # times the longest way of the last step: the next step is hardly longer
+AHEAD = 2.0
+"""Times the longest way of the last step, or of the fastest atom: the next step is hardly longer."""
 
 
 class Listed(eqx.Module):
@@ -43,7 +44,7 @@ class Listed(eqx.Module):
         margin = 0.0
         if getattr(new, "forces", None) is not None:
             late = late | old.pairs.stale(new.frame)
-            margin = _AHEAD * jnp.sqrt(jnp.max(jnp.sum((new.frame.positions - old.positions) ** 2, -1)))
+            margin = AHEAD * jnp.sqrt(jnp.max(jnp.sum((new.frame.positions - old.positions) ** 2, -1)))
         overflow = new.frame.pairs.overflow | late
         frame = eqx.tree_at(lambda f: f.pairs.overflow, new.frame, overflow)
         return eqx.tree_at(lambda s: s.frame, new, kept(frame, margin))
