@@ -355,7 +355,8 @@ def peer_trajectory(start: Start, duration: float) -> np.ndarray:
 def properties(molecule: Molecule, oxygen: np.ndarray) -> dict[str, Estimate]:
     """g(r) where it is highest and where it is low, neighbours in the first shell, and diffusion, nm^2/ns."""
     found = radial_distribution(oxygen[::2], np.asarray(molecule.frame.box), np.arange(oxygen.shape[1]), bins=80)
-    displacement = mean_squared_displacement(oxygen, EVERY * DT, limit=min(5.0, len(oxygen) * EVERY * DT / 4))
+    limit = min(5.0, len(oxygen) * EVERY * DT / 10)  # and blocks of twice that, many enough for an error
+    displacement = mean_squared_displacement(oxygen, EVERY * DT, limit=limit, length=round(2 * limit / (EVERY * DT)))
     slope = diffusion(displacement, (1.0, float(displacement.x[-1])))
     return {
         "g(0.28 nm)": found.g.at(0.28),
