@@ -12,7 +12,7 @@ from metastable.estimate.estimate import Estimate, log_ratio
         (3.14159, 0.0157, "3.142 +- 0.016 kJ/mol"),
         (123.4, 21.0, "123 +- 21 kJ/mol"),
         (0.5, 0.0, "0.500 +- 0.000 kJ/mol"),
-        (0.5, np.nan, "0.500 +- nan kJ/mol"),
+        (0.5, np.nan, "0.500 kJ/mol, error unknown"),
     ],
 )
 def test_an_estimate_shows_the_digits_that_it_knows(value, error, text):

@@ -75,8 +75,8 @@ def build(draft: Draft, folder: Path) -> tuple[Input, Job]:
         problems.append(Problem("dynamics.constant_volume", message))
     elif still > left_out + 1e-9:
         message = (
-            f"{given.dynamics.constant_volume} is more than the {left_out:g} ps that the estimates leave out: shorten "
-            f"it, or raise output.discard ({given.output.discard:g})"
+            f"'{given.dynamics.constant_volume.text}' is more than the {left_out:g} ps that the estimates leave out: "
+            f"shorten it, or raise output.discard ({given.output.discard:g})"
         )
         problems.append(Problem("dynamics.constant_volume", message))
     bias = _bias_of(given, variables, ranges, problems)

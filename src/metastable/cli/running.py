@@ -2,11 +2,13 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from metastable.cli.build import Job, build
 from metastable.cli.directory import changed_versions, create, held, reopen
@@ -96,8 +98,11 @@ def summary(found: Landscape) -> str:
             for a, x in zip(found.axes, location, strict=True)
         )
         energy, share = found.basins.free_energy[i], found.basins.population[i]
-        percent = f"{100 * share.value:.2f} +- {100 * share.error:.2f} %"
+        known = f" +- {100 * share.error:.2f}" if math.isfinite(share.error) else ""
+        percent = f"{100 * share.value:.2f}{known} %"
         lines.append(f"  {chr(ord('A') + i % 26)}  {place}  F = {energy}  population {percent}")
+    if not np.isfinite(found.basins.population.error).all():
+        lines.append("  too short for errors: run longer, or more walkers")
     return "\n".join(lines)
 
 

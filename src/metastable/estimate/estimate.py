@@ -30,11 +30,13 @@ class Estimate:
         return len(self.value)
 
     def __str__(self) -> str:
-        """The value to the digit where its error has two: 3.142 +- 0.016 kJ/mol."""
+        """The value to the digit where its error has two: 3.142 +- 0.016 kJ/mol; or 3.142 kJ/mol, error unknown."""
         if np.ndim(self.value):
             return f"Estimate of shape {np.shape(self.value)} {self.unit}".rstrip()
         value, error = float(self.value), float(self.error)
-        digits = int(max(0, 1 - np.floor(np.log10(error)))) if np.isfinite(error) and error > 0 else 3
+        if not np.isfinite(error):
+            return f"{value:.3f} {self.unit}".rstrip() + ", error unknown"
+        digits = int(max(0, 1 - np.floor(np.log10(error)))) if error > 0 else 3
         return f"{value:.{digits}f} +- {error:.{digits}f} {self.unit}".rstrip()
 
 
