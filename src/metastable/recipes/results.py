@@ -287,7 +287,8 @@ def _facts_of_box(plan: Plan, molecule: Molecule, arrays: dict[str, np.ndarray])
     start, sides = np.linalg.det(np.asarray(box, float)), np.linalg.norm(np.asarray(box, float), axis=1)
     volumes = kept(plan, arrays)["volume"]
     water, ion = _solvent(molecule)
-    found: dict[str, Any] = {"waters": int(np.sum(water & _edges(molecule)[:-1])), "ions": int(np.sum(ion))}
+    counts = {"waters": int(np.sum(water & _edges(molecule)[:-1])), "ions": int(np.sum(ion))}
+    found: dict[str, Any] = {what: count for what, count in counts.items() if count}
     if plan.pressure is None or plan.coupling == "isotropic":
         found["mean_box_nm"] = sides * np.mean(np.cbrt(volumes / start))
     else:
