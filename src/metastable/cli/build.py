@@ -20,7 +20,7 @@ from metastable.cli.models import (
     MovingInput,
     OPESInput,
 )
-from metastable.cli.selection import select, select_group
+from metastable.cli.selection import chosen, select, select_group
 from metastable.core.axis import Axis
 from metastable.core.errors import InputError, Problem
 from metastable.core.units import kelvin
@@ -128,14 +128,7 @@ def _variable(name: str, given: Any, molecule: Molecule, problems: list[Problem]
     where, system = f"cv.{name}", molecule.system
 
     def atoms(key: str, choose=lambda value: select_group(value, system)) -> tuple[int, ...]:
-        try:
-            found = choose(getattr(given, key))
-        except ValueError as error:
-            problems.append(Problem(f"{where}.{key}", str(error)))
-            return ()
-        if len(set(found)) < len(found):
-            problems.append(Problem(f"{where}.{key}", f"{getattr(given, key)} names an atom twice"))
-        return found
+        return chosen(getattr(given, key), choose, f"{where}.{key}", problems)
 
     before = len(problems)
     if given.type == "volume":

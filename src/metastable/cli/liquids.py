@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metastable.cli.models import ObservableInput
-from metastable.cli.selection import select_group
+from metastable.cli.selection import chosen, select_group
 from metastable.core.errors import Problem
 from metastable.core.system import System
 from metastable.recipes import observables
@@ -42,12 +42,4 @@ def _observable(where: str, given: Any, system: System, problems: list[Problem])
 
 
 def _atoms(where: str, key: str, given: Any, system: System, problems: list[Problem]) -> tuple[int, ...]:
-    group = getattr(given, key)
-    try:
-        found = select_group(group, system)
-    except ValueError as error:
-        problems.append(Problem(f"{where}.{key}", str(error)))
-        return ()
-    if len(set(found)) < len(found):
-        problems.append(Problem(f"{where}.{key}", f"{group} names an atom twice"))
-    return found
+    return chosen(getattr(given, key), lambda group: select_group(group, system), f"{where}.{key}", problems)

@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from metastable.cli.models import GROUPS
+from metastable.core.errors import Problem
 from metastable.core.system import System, Topology
 
 _NAME = re.compile(r"(?:(?P<chain>[^:]+):)?(?P<residue>[^:]+):(?P<atom>[^:]+)")
@@ -81,3 +83,17 @@ def name_of(i: int, topology: Topology) -> str:
 def _residue_names(topology: Topology, i: int) -> tuple[str, str, str]:
     name, number = topology.residue_names[i], topology.residue_ids[i]
     return name, number, name + number
+
+
+def chosen(
+    words: Any, choose: Callable[[Any], tuple[int, ...]], where: str, problems: list[Problem]
+) -> tuple[int, ...]:
+    """The atoms that ``choose`` finds for words of an input; none, and a problem, where there are none or one twice."""
+    try:
+        found = choose(words)
+    except ValueError as error:
+        problems.append(Problem(where, str(error)))
+        return ()
+    if len(set(found)) < len(found):
+        problems.append(Problem(where, f"{words} names an atom twice"))
+    return found
